@@ -1,0 +1,254 @@
+"""Loading, split, crops and flips."""
+
+import functools
+import hashlib
+import http.server
+import inspect
+import io
+import tarfile
+import threading
+
+import keras
+import numpy as np
+import pytest
+from keras.src.backend import config as keras_config
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty Keras cache."""
+    monkeypatch.setattr(keras_config, "_KERAS_DIR", str(tmp_path / "keras"))
+    (tmp_path / "keras").mkdir()
+    return tmp_path / "keras" / "datasets"
+
+
+@pytest.fixture
+def archive(tmp_path, nb, monkeypatch):
+    """A small archive in place of CIFAR-10's, whose checksum the notebook now expects."""
+    path = tmp_path / "good" / "cifar-10-python.tar.gz"
+    path.parent.mkdir()
+    with tarfile.open(path, "w:gz") as tar:
+        info = tarfile.TarInfo("cifar-10-batches-py/test_batch")
+        info.size = 4
+        tar.addfile(info, io.BytesIO(b"test"))
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(nb, "ARCHIVE_SHA256", checksum)
+    return path
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """The address of a web server on this machine that serves the folder of the test."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+CACHED = "cifar-10-batches-py-target_archive"  # Keras's name for the archive
+NOBODY = "http://127.0.0.1:9/"  # nothing listens on this port
+
+
+def save_npz(path, count=50000, dtype="uint8", height=32, label=3):
+    """Writes an .npz file like CIFAR-10's, of zeros; np.broadcast_to keeps it quick."""
+    arrays = {}
+    for name, n in (("train", count), ("test", 10000)):
+        arrays[f"x_{name}"] = np.zeros((n, height, 32, 3), dtype)
+        arrays[f"y_{name}"] = np.full((n, 1), label, "uint8")
+    np.savez(path, **arrays)
+    return path
+
+
+def test_keras_accepts_what_the_notebook_puts_into_its_cache(nb, code_cells):
+    """load_data() looks for this file name with this checksum."""
+    source = inspect.getsource(keras.datasets.cifar10.load_data)
+    assert nb.ARCHIVE_SHA256 in source
+    for text in (source, code_cells["fill-cache"].source):
+        assert '"cifar-10-batches-py-target"' in text
+    assert nb.MIRRORS[-1] + "cifar-10-python.tar.gz" in source
+
+
+def test_cache_is_filled_from_a_good_mirror(nb, cache, archive, mirror):
+    nb.fill_cache([mirror + "good/"])
+    assert (cache / CACHED).read_bytes() == archive.read_bytes()
+    extracted = cache / "cifar-10-batches-py-target" / "cifar-10-batches-py" / "test_batch"
+    assert extracted.read_bytes() == b"test"
+
+
+def test_next_mirror_is_tried_after_a_dead_and_a_wrong_one(nb, cache, archive, mirror):
+    wrong = archive.parent.parent / "wrong"
+    wrong.mkdir()
+    (wrong / archive.name).write_bytes(archive.read_bytes()[:-1] + b"!")
+    nb.fill_cache([NOBODY, mirror + "missing/", mirror + "wrong/", mirror + "good/"])
+    assert (cache / CACHED).read_bytes() == archive.read_bytes()
+
+
+def test_a_filled_cache_needs_no_mirror(nb, cache, archive, mirror):
+    nb.fill_cache([mirror + "good/"])
+    nb.fill_cache([NOBODY])
+
+
+def test_wrong_checksum_is_refused(nb, cache, archive, mirror, monkeypatch):
+    monkeypatch.setattr(nb, "ARCHIVE_SHA256", "0" * 64)
+    with pytest.raises(OSError, match="could not be downloaded"):
+        nb.fill_cache([mirror + "good/"])
+    assert not (cache / "cifar-10-batches-py-target").exists()
+
+
+def test_nothing_reachable_says_what_was_tried_and_what_to_do(nb, cache):
+    with pytest.raises(OSError, match="connection") as caught:
+        nb.fill_cache([NOBODY, NOBODY + "other/"])
+    assert NOBODY in str(caught.value) and "other" in str(caught.value)
+    assert "CIFAR10_NPZ" in str(caught.value)
+
+
+@pytest.fixture
+def offline(nb, cache, monkeypatch, tmp_path):
+    """No local copy, nothing in the cache, no mirror."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CIFAR10_NPZ", raising=False)
+    monkeypatch.setattr(nb.fill_cache, "__defaults__", ([NOBODY],))
+
+
+def test_digits_stand_in_under_a_banner(nb, offline, capsys, monkeypatch):
+    monkeypatch.delenv("REQUIRE_CIFAR10", raising=False)
+    (x_train, y_train), (x_test, y_test), is_cifar10 = nb.load_data()
+    assert "THIS IS NOT CIFAR-10" in capsys.readouterr().out
+    assert not is_cifar10
+    for x, y in ((x_train, y_train), (x_test, y_test)):
+        assert x.shape == (len(y), 32, 32, 3) and x.dtype == np.uint8
+        assert y.shape == (len(x), 1) and set(y.ravel()) == set(range(10))
+    assert x_train.max() == 255 and len(x_train) + len(x_test) == 1797
+
+
+def test_digits_are_an_error_where_cifar10_is_required(nb, offline, monkeypatch):
+    monkeypatch.setenv("REQUIRE_CIFAR10", "1")
+    with pytest.raises(OSError, match="could not be downloaded"):
+        nb.load_data()
+
+
+def test_local_copy_comes_first(nb, offline, tmp_path, monkeypatch):
+    monkeypatch.setenv("CIFAR10_NPZ", str(save_npz(tmp_path / "here.npz")))
+    (x_train, y_train), (x_test, _), is_cifar10 = nb.load_data()
+    assert is_cifar10
+    assert x_train.shape == (50000, 32, 32, 3) and x_test.shape == (10000, 32, 32, 3)
+    assert y_train.shape == (50000, 1) and y_train[0, 0] == 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"count": 40000}, {"dtype": "float32"}, {"height": 28}, {"label": 10}]
+)
+def test_local_copy_with_other_arrays_is_refused(nb, tmp_path, wrong):
+    path = save_npz(tmp_path / "wrong.npz", **wrong)
+    with pytest.raises(ValueError, match=r"wrong\.npz does not hold CIFAR-10"):
+        nb.load_npz(path)
+
+
+def test_local_copy_that_is_missing_truncated_or_a_pickle_is_refused(nb, tmp_path):
+    cut = tmp_path / "cut.npz"
+    cut.write_bytes(save_npz(tmp_path / "whole.npz").read_bytes()[:100_000])
+    pickled = tmp_path / "pickled.npz"
+    np.savez(pickled, x_train=np.array([{"an": "object"}], dtype=object))
+    for path in (tmp_path / "missing.npz", cut, pickled):
+        with pytest.raises(ValueError, match=f"{path.name} is not a readable"):
+            nb.load_npz(path)
+
+
+def test_split_is_stratified_disjoint_and_reproducible(nb, labels):
+    numbers = np.arange(300)
+    train, val, y_train, y_val = nb.split_validation(numbers, labels, seed=5)
+    assert sorted([*train, *val]) == list(range(300))
+    assert list(np.bincount(y_train)) == [27] * 10
+    assert list(np.bincount(y_val)) == [3] * 10
+    assert (labels[train] == y_train).all() and (labels[val] == y_val).all()
+    assert (nb.split_validation(numbers, labels, seed=5)[1] == val).all()
+    assert (nb.split_validation(numbers, labels, seed=6)[1] != val).any()
+
+
+def views(image):
+    """All 50 views of an image, as bytes, with their (row, column, mirrored)."""
+    found = {}
+    for y in range(5):
+        for x in range(5):
+            piece = image[y : y + 28, x : x + 28]
+            found[piece.tobytes()] = (y, x, False)
+            found[piece[:, ::-1].tobytes()] = (y, x, True)
+    return found
+
+
+def test_augment_yields_each_of_the_fifty_views_and_no_other(nb, images):
+    possible = views(images[0])
+    seen = [possible[nb.augment(images[0], (1, n)).numpy().tobytes()] for n in range(600)]
+    assert len(set(seen)) == 50
+    mirrored = np.array([mirror for _, _, mirror in seen])
+    assert 0.4 < mirrored.mean() < 0.6
+    rows = np.array([row for row, _, _ in seen])
+    assert abs(np.corrcoef(rows, mirrored)[0, 1]) < 0.15  # crop and flip are independent
+
+
+def test_augment_repeats_itself_for_the_same_seed(nb, images):
+    first, again, other = (nb.augment(images[0], (7, n)).numpy() for n in (1, 1, 2))
+    assert (first == again).all() and (first != other).any()
+
+
+def all_batches(batches):
+    """The images and labels of all batches, in two arrays."""
+    return [np.concatenate(part) for part in zip(*batches.as_numpy_iterator(), strict=True)]
+
+
+def test_training_batches_treat_each_image_by_itself(nb, images, labels):
+    x, y = all_batches(nb.training_batches(images, labels, seed=3))
+    assert x.shape == (256, 28, 28, 3) and x.dtype == np.uint8
+    known = {view: (n, how) for n in range(300) for view, how in views(images[n]).items()}
+    found = [known[image.tobytes()] for image in x]
+    assert len({n for n, _ in found}) == 256  # each image once
+    assert [labels[n] for n, _ in found] == list(y.argmax(axis=1))
+    assert len({how for _, how in found}) > 40  # not one crop for all
+
+
+def test_training_batches_are_new_each_epoch_and_the_same_for_a_seed(nb, images, labels):
+    data = nb.training_batches(images, labels, seed=3)
+    first, second = all_batches(data)[0], all_batches(data)[0]
+    again = all_batches(nb.training_batches(images, labels, seed=3))[0]
+    other = all_batches(nb.training_batches(images, labels, seed=4))[0]
+    assert (first == again).all()
+    assert (first != second).any() and (first != other).any()
+
+
+def test_fixed_batches_keep_the_order(nb, images, labels):
+    x, y = all_batches(nb.fixed_batches(nb.centre_crop(images), labels))
+    assert (x == images[:, 2:30, 2:30]).all() and (y == labels).all()
+
+
+def test_pipelines_run_without_the_autotuner(nb, images, labels):
+    for data in (nb.fixed_batches(images), nb.training_batches(images, labels, seed=1)):
+        assert data.options().autotune.enabled is False
+
+
+def test_picture_of_any_size_and_colour_mode_becomes_small(nb, tmp_path):
+    from PIL import Image
+
+    wide = np.zeros((50, 150, 3), "uint8")
+    wide[:, 50:100] = (255, 0, 0)  # the central square is red
+    for mode in ("RGB", "RGBA", "P", "CMYK"):
+        path = tmp_path / f"{mode}.tiff"
+        Image.fromarray(wide).convert(mode).save(path)
+        small = nb.load_picture(str(path))
+        assert small.shape == (32, 32, 3) and small.dtype == np.uint8
+        assert small[4:28, 4:28, 0].min() > 200 and small[4:28, 4:28, 1:].max() < 60
+
+
+def test_file_that_is_no_picture_gives_one_clear_sentence(nb, tmp_path):
+    text = tmp_path / "note.png"
+    text.write_text("not a picture")
+    for path in (text, tmp_path / "missing.png", tmp_path):
+        with pytest.raises(ValueError, match="cannot be opened as a picture"):
+            nb.load_picture(str(path))
+
+
+def test_drawn_ship_is_a_small_picture(nb):
+    ship = nb.draw_ship()
+    assert ship.shape == (32, 32, 3) and ship.dtype == np.uint8
+    assert len(np.unique(ship.reshape(-1, 3), axis=0)) >= 5

@@ -1,0 +1,189 @@
+"""The notebook as a file: its format, its stored outputs, and what is said about them."""
+
+import base64
+import re
+import statistics
+
+import pytest
+from conftest import NOTEBOOK
+
+ROOT = NOTEBOOK.parent
+MACHINE_PATH = re.compile(r"/(home|root|tmp|work|Users|content)/|site-packages|[A-Z]:\\")
+
+
+def prose(notebook):
+    """All text cells of the notebook as one."""
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def lines(cell):
+    """The lines of a cell that are not blank."""
+    return [line for line in cell.source.splitlines() if line.strip()]
+
+
+def outputs(code_cells, kind):
+    """All stored outputs of a kind, with the id of their cell."""
+    return [
+        (name, out)
+        for name, cell in code_cells.items()
+        for out in cell.outputs
+        if out.output_type == kind
+    ]
+
+
+def test_format(notebook):
+    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert NOTEBOOK.stat().st_size < 3 * 2**20
+
+
+def test_outputs_are_from_one_run_from_top_to_bottom(code_cells):
+    counts = [cell.execution_count for cell in code_cells.values()]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_outputs_hold_no_error_no_noise_and_no_path(code_cells):
+    assert not outputs(code_cells, "error")
+    for name, out in outputs(code_cells, "stream"):
+        assert out.name == "stdout", f"{name} stored {out.name}: {out.text[:200]}"
+        assert not MACHINE_PATH.search(out.text), name
+        assert "\r" not in out.text, name
+
+
+def test_sources_name_no_path_of_a_machine(notebook):
+    for cell in notebook.cells:
+        assert not MACHINE_PATH.search(cell.source), cell.id
+
+
+def test_figures_have_alternative_text(code_cells):
+    figures = outputs(code_cells, "display_data")
+    assert len(figures) > 10
+    for name, out in figures:
+        assert len(out.metadata["image/png"]["alt"]) > 30, name
+    described = [out.metadata["image/png"]["alt"] for _, out in figures]
+    assert len(set(described)) == len(described)
+
+
+def test_cells_are_short_and_none_repeats_another(code_cells):
+    counts = {name: len(lines(cell)) for name, cell in code_cells.items()}
+    assert max(counts.values()) <= 15, counts
+    assert statistics.median(counts.values()) <= 8
+    sources = [cell.source for cell in code_cells.values()]
+    assert len(set(sources)) == len(sources)
+
+
+def test_one_title_and_never_four_code_cells_in_a_row(notebook):
+    assert len(re.findall(r"^# ", prose(notebook), re.MULTILINE)) == 1
+    kinds = "".join(cell.cell_type[0] for cell in notebook.cells)
+    assert "cccc" not in kinds
+
+
+def test_contents_link_to_the_sections(notebook):
+    headings = re.findall(r"^## (\d+\. .*)$", prose(notebook), re.MULTILINE)
+    links = re.findall(r"^\d+\. \[.*\]\(#(.*)\)$", prose(notebook), re.MULTILINE)
+    assert links == [heading.replace(" ", "-") for heading in headings]
+
+
+def test_functions_say_what_they_do(nb, code_cells):
+    for name, cell in code_cells.items():
+        for function in re.findall(r"^(?:def|class) (\w+)", cell.source, re.MULTILINE):
+            if "functions" in cell.metadata.get("tags", []):
+                assert getattr(nb, function).__doc__, f"{name}: {function}"
+
+
+def test_solutions_are_folded_and_were_run(code_cells):
+    solutions = [c for c in code_cells.values() if "solution" in c.metadata.get("tags", [])]
+    assert len(solutions) == 6
+    for cell in solutions:
+        assert cell.metadata.jupyter == {"source_hidden": True, "outputs_hidden": True}
+        assert cell.outputs and cell.execution_count
+
+
+def percent(text):
+    """All percentages in a text, as numbers."""
+    return [float(number) for number in re.findall(r"(\d+\.\d)%", text)]
+
+
+def test_stored_accuracy_is_what_is_promised(stored):
+    centre, ten, low, high = percent(stored("evaluate"))
+    assert "NOT CIFAR-10" not in stored("evaluate")
+    assert ten >= 85 and ten > centre
+    assert low < ten < high and high - low == pytest.approx(1.2, abs=0.3)
+    minutes, cpu = re.search(r"in ([\d.]+) minutes, (\d+) CPU", stored("fit")).groups()
+    assert float(minutes) <= 15 and int(cpu) <= 1600
+
+
+def test_prose_on_results_agrees_with_the_stored_outputs(stored):
+    """What the text says was seen, in the order of the notebook."""
+    epochs = [percent(line) for line in stored("fit").splitlines() if "epoch " in line]
+    assert epochs[0][0] > 30  # "far above the 10% of guessing"
+    accuracy, validation = epochs[-1]
+    assert accuracy > validation  # "and yet it ends up as the higher one"
+    assert {"cat", "dog"} == set(re.findall(r"cat|dog", stored("most-confused")))
+    assert re.match("hardest: (cat|dog);", stored("by-class"))
+    sure, right = percent(stored("calibration"))
+    assert sure < right  # "more often right than it claims"
+    by_network, by_pixels = percent(stored("find-neighbours"))
+    assert by_network > by_pixels + 30
+
+
+def test_prose_names_no_number_that_training_moves(notebook, stored):
+    text = prose(notebook)
+    for cell in ("fit", "evaluate", "calibration", "find-neighbours"):
+        for number in re.findall(r"\d+\.\d%", stored(cell)):
+            assert number not in text, f"{number} from {cell}"
+
+
+def test_readme_quotes_the_stored_outputs(stored):
+    readme = (ROOT / "README.md").read_text()
+    results = stored("evaluate").splitlines() + stored("fit").splitlines()[-1:]
+    for line in results:
+        assert line.strip() in readme, line
+    assert stored("solution-1").strip() == "without groups: 62,378,344 parameters"
+    for number in ("60,965,224", "62,378,344", re.search("[\\d,]+", stored("build"))[0]):
+        assert number in readme, number
+
+
+def test_readme_shows_a_stored_figure(code_cells):
+    figure = (ROOT / ".github" / "chart.png").read_bytes()
+    stored_figure = base64.b64decode(code_cells["chart"].outputs[0].data["image/png"])
+    assert figure == stored_figure
+    assert "(.github/chart.png)" in (ROOT / "README.md").read_text()
+
+
+def test_top_level_holds_what_a_visitor_expects():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    import subprocess
+
+    files = subprocess.run(
+        ["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    seen = {file.split("/")[0] for file in files if file and not file.startswith(".")}
+    assert seen == {"alexnet_cifar10.ipynb", "requirements.txt", "README.md", "tests"}
+
+
+@pytest.fixture
+def rules():
+    """The tolerances of the full check, as nbval reads them."""
+    from nbval.plugin import get_sanitize_patterns
+
+    return dict(get_sanitize_patterns((ROOT / "tests" / "tolerances.cfg").read_text()))
+
+
+def test_each_tolerance_holds_a_stored_output(rules, code_cells):
+    text = "".join(out.text for _, out in outputs(code_cells, "stream"))
+    for rule in rules:
+        assert re.search(rule, text), rule
+
+
+def test_a_bad_training_is_outside_the_tolerances(rules, stored):
+    def sanitise(text):
+        for rule, token in rules.items():
+            text = re.sub(rule, token, text)
+        return text
+
+    for cell in ("fit", "evaluate", "calibration", "find-neighbours", "solution-3"):
+        text = stored(cell)
+        assert not re.search(r"\d\d\.\d%", sanitise(text)), cell
+        assert re.search(r"61\.0%", sanitise(re.sub(r"\d\d\.\d%", "61.0%", text))), cell
