@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import inspect
 import io
+import pickle
 import tarfile
 import threading
 
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 from keras.src.backend import config as keras_config
+from keras.src.datasets import cifar10 as keras_cifar10
 
 
 @pytest.fixture
@@ -135,6 +137,34 @@ def test_local_copy_comes_first(nb, offline, tmp_path, monkeypatch):
     assert is_cifar10
     assert x_train.shape == (50000, 32, 32, 3) and x_test.shape == (10000, 32, 32, 3)
     assert y_train.shape == (50000, 1) and y_train[0, 0] == 3
+
+
+def test_download_ends_in_kerass_own_arrays(nb, offline, archive, mirror, monkeypatch):
+    """From a mirror through the cache to load_data(): an archive of CIFAR-10's form."""
+    names = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        for label, name in enumerate(names):
+            batch = {
+                b"data": np.full((10000, 3072), label, "uint8"),
+                b"labels": [label] * 10000,
+            }
+            content = pickle.dumps(batch)
+            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
+    monkeypatch.setattr(nb, "ARCHIVE_SHA256", checksum)
+    monkeypatch.setattr(nb.fill_cache, "__defaults__", ([NOBODY, mirror + "good/"],))
+
+    def expecting_this_archive(**arguments):
+        return keras.utils.get_file(**arguments | {"file_hash": checksum})
+
+    monkeypatch.setattr(keras_cifar10, "get_file", expecting_this_archive)
+    (x_train, y_train), (x_test, y_test), is_cifar10 = nb.load_data()
+    assert is_cifar10
+    assert x_train.shape == (50000, 32, 32, 3) and x_test.shape == (10000, 32, 32, 3)
+    assert list(y_train[::10000, 0]) == [0, 1, 2, 3, 4] and y_test[0, 0] == 5
+    assert (x_train[::10000, 0, 0, 0] == y_train[::10000, 0]).all()
 
 
 @pytest.mark.parametrize(
