@@ -4,17 +4,23 @@ The functions are taken from the notebook's own cells (those with the tag "funct
 nothing is tested here that is not in the notebook.
 """
 
+import functools
+import hashlib
+import http.server
+import io
 import os
+import pickle
 import resource
 import sys
+import tarfile
+import threading
+import time
 from pathlib import Path
-from types import ModuleType
 
-import nbformat
 import numpy as np
 import pytest
+from notebook_cells import code_cells_by_id, notebook_functions, read_notebook
 
-NOTEBOOK = Path(__file__).parent.parent / "alexnet_cifar10.ipynb"
 NOT_CIFAR10 = "THIS IS NOT CIFAR-10"
 
 
@@ -57,22 +63,19 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(scope="session")
 def notebook():
     """The notebook as a file."""
-    return nbformat.read(NOTEBOOK, as_version=4)
+    return read_notebook()
 
 
 @pytest.fixture(scope="session")
 def code_cells(notebook):
     """The notebook's code cells by id."""
-    return {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
+    return code_cells_by_id(notebook)
 
 
 @pytest.fixture(scope="session")
 def nb(code_cells):
     """The notebook's functions and settings, as a module of their own."""
-    module = ModuleType("notebook")
-    for cell in code_cells.values():
-        if "functions" in cell.metadata.get("tags", []):
-            exec(compile(cell.source, cell.id, "exec"), module.__dict__)
+    module = notebook_functions(code_cells)
     module.class_names = module.CIFAR10_NAMES
     return module
 
@@ -107,3 +110,107 @@ def stored(code_cells):
         return "".join(out.text for out in outputs if out.output_type == "stream")
 
     return text
+
+
+SETTINGS = ("imports", "settings", "limits", "check-setting", "use-settings")
+
+
+def run_settings(code_cells, old="", new=""):
+    """Runs the cells of the settings, with one line of them changed. Returns the names."""
+    names = {}
+    assert old in code_cells["settings"].source
+    for cell in SETTINGS:
+        source = code_cells[cell].source
+        exec(source.replace(old, new) if cell == "settings" and old else source, names)
+    return names
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty Keras cache."""
+    from keras.src.backend import config
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr(config, "_KERAS_DIR", str(tmp_path / "keras"))
+    (tmp_path / "keras").mkdir()
+    return tmp_path / "keras" / "datasets"
+
+
+def pack(path, files):
+    """Writes a .tar.gz archive of CIFAR-10's layout. Returns its SHA-256 checksum."""
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def archive(tmp_path, nb, monkeypatch):
+    """A small archive in place of CIFAR-10's, whose checksum the notebook now expects."""
+    path = tmp_path / "good" / "cifar-10-python.tar.gz"
+    content = np.random.default_rng(0).bytes(500_000)  # cannot be compressed
+    monkeypatch.setattr(nb, "ARCHIVE_SHA256", pack(path, {"test_batch": content}))
+    return path
+
+
+@pytest.fixture
+def real_size(archive, nb, monkeypatch):
+    """The checksum of an archive of CIFAR-10's size; batch n has pixels and labels n."""
+    import keras
+    from keras.src.datasets import cifar10
+
+    names = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
+    files = {}
+    for label, name in enumerate(names):
+        pixels = np.full((10000, 3072), label, "uint8")
+        files[name] = pickle.dumps({b"data": pixels, b"labels": [label] * 10000})
+    checksum = pack(archive, files)
+    monkeypatch.setattr(nb, "ARCHIVE_SHA256", checksum)
+
+    def expecting_this_archive(**arguments):
+        return keras.utils.get_file(**arguments | {"file_hash": checksum})
+
+    monkeypatch.setattr(cifar10, "get_file", expecting_this_archive)
+    return checksum
+
+
+class Mirror(http.server.SimpleHTTPRequestHandler):
+    """Serves the files of a folder; /drip/, /silent/ and /cut/ serve /good/ as they say."""
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_GET(self):
+        fault = self.path.split("/")[1]
+        if fault not in ("drip", "silent", "cut"):
+            return super().do_GET()
+        good = self.translate_path(self.path.replace(fault, "good"))
+        content = Path(good).read_bytes()
+        try:
+            if fault == "silent":
+                time.sleep(60)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if fault == "cut":
+                self.wfile.write(content[: len(content) // 2])
+            for byte in content if fault == "drip" else b"":
+                self.wfile.write(bytes([byte]))
+                time.sleep(1)
+        except OSError:  # the reader has had enough
+            pass
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    """The address of a web server on this machine that serves the folder of the test."""
+    handler = functools.partial(Mirror, directory=tmp_path)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()

@@ -1,53 +1,10 @@
 """Loading, split, crops and flips."""
 
-import functools
-import hashlib
-import http.server
 import inspect
-import io
-import pickle
-import tarfile
-import threading
 
 import keras
 import numpy as np
 import pytest
-from keras.src.backend import config as keras_config
-from keras.src.datasets import cifar10 as keras_cifar10
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """An empty Keras cache."""
-    monkeypatch.setattr(keras_config, "_KERAS_DIR", str(tmp_path / "keras"))
-    (tmp_path / "keras").mkdir()
-    return tmp_path / "keras" / "datasets"
-
-
-@pytest.fixture
-def archive(tmp_path, nb, monkeypatch):
-    """A small archive in place of CIFAR-10's, whose checksum the notebook now expects."""
-    path = tmp_path / "good" / "cifar-10-python.tar.gz"
-    path.parent.mkdir()
-    with tarfile.open(path, "w:gz") as tar:
-        info = tarfile.TarInfo("cifar-10-batches-py/test_batch")
-        info.size = 4
-        tar.addfile(info, io.BytesIO(b"test"))
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(nb, "ARCHIVE_SHA256", checksum)
-    return path
-
-
-@pytest.fixture
-def mirror(tmp_path):
-    """The address of a web server on this machine that serves the folder of the test."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-
 
 CACHED = "cifar-10-batches-py-target_archive"  # Keras's name for the archive
 NOBODY = "http://127.0.0.1:9/"  # nothing listens on this port
@@ -67,36 +24,20 @@ def test_keras_accepts_what_the_notebook_puts_into_its_cache(nb, code_cells):
     """load_data() looks for this file name with this checksum."""
     source = inspect.getsource(keras.datasets.cifar10.load_data)
     assert nb.ARCHIVE_SHA256 in source
-    for text in (source, code_cells["fill-cache"].source):
-        assert '"cifar-10-batches-py-target"' in text
+    assert '"cifar-10-batches-py-target"' in source
+    assert f'"{CACHED}"' in code_cells["fill-cache"].source
     assert nb.MIRRORS[-1] + "cifar-10-python.tar.gz" in source
 
 
 def test_cache_is_filled_from_a_good_mirror(nb, cache, archive, mirror):
     nb.fill_cache([mirror + "good/"])
     assert (cache / CACHED).read_bytes() == archive.read_bytes()
-    extracted = cache / "cifar-10-batches-py-target" / "cifar-10-batches-py" / "test_batch"
-    assert extracted.read_bytes() == b"test"
-
-
-def test_next_mirror_is_tried_after_a_dead_and_a_wrong_one(nb, cache, archive, mirror):
-    wrong = archive.parent.parent / "wrong"
-    wrong.mkdir()
-    (wrong / archive.name).write_bytes(archive.read_bytes()[:-1] + b"!")
-    nb.fill_cache([NOBODY, mirror + "missing/", mirror + "wrong/", mirror + "good/"])
-    assert (cache / CACHED).read_bytes() == archive.read_bytes()
+    assert [file.name for file in cache.iterdir()] == [CACHED]
 
 
 def test_a_filled_cache_needs_no_mirror(nb, cache, archive, mirror):
     nb.fill_cache([mirror + "good/"])
     nb.fill_cache([NOBODY])
-
-
-def test_wrong_checksum_is_refused(nb, cache, archive, mirror, monkeypatch):
-    monkeypatch.setattr(nb, "ARCHIVE_SHA256", "0" * 64)
-    with pytest.raises(OSError, match="could not be downloaded"):
-        nb.fill_cache([mirror + "good/"])
-    assert not (cache / "cifar-10-batches-py-target").exists()
 
 
 def test_nothing_reachable_says_what_was_tried_and_what_to_do(nb, cache):
@@ -139,27 +80,9 @@ def test_local_copy_comes_first(nb, offline, tmp_path, monkeypatch):
     assert y_train.shape == (50000, 1) and y_train[0, 0] == 3
 
 
-def test_download_ends_in_kerass_own_arrays(nb, offline, archive, mirror, monkeypatch):
+def test_download_ends_in_kerass_own_arrays(nb, offline, real_size, mirror, monkeypatch):
     """From a mirror through the cache to load_data(): an archive of CIFAR-10's form."""
-    names = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
-    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
-        for label, name in enumerate(names):
-            batch = {
-                b"data": np.full((10000, 3072), label, "uint8"),
-                b"labels": [label] * 10000,
-            }
-            content = pickle.dumps(batch)
-            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
-    monkeypatch.setattr(nb, "ARCHIVE_SHA256", checksum)
     monkeypatch.setattr(nb.fill_cache, "__defaults__", ([NOBODY, mirror + "good/"],))
-
-    def expecting_this_archive(**arguments):
-        return keras.utils.get_file(**arguments | {"file_hash": checksum})
-
-    monkeypatch.setattr(keras_cifar10, "get_file", expecting_this_archive)
     (x_train, y_train), (x_test, y_test), is_cifar10 = nb.load_data()
     assert is_cifar10
     assert x_train.shape == (50000, 32, 32, 3) and x_test.shape == (10000, 32, 32, 3)
@@ -167,6 +90,7 @@ def test_download_ends_in_kerass_own_arrays(nb, offline, archive, mirror, monkey
     assert (x_train[::10000, 0, 0, 0] == y_train[::10000, 0]).all()
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "wrong", [{"count": 40000}, {"dtype": "float32"}, {"height": 28}, {"label": 10}]
 )
@@ -176,14 +100,18 @@ def test_local_copy_with_other_arrays_is_refused(nb, tmp_path, wrong):
         nb.load_npz(path)
 
 
-def test_local_copy_that_is_missing_truncated_or_a_pickle_is_refused(nb, tmp_path):
-    cut = tmp_path / "cut.npz"
-    cut.write_bytes(save_npz(tmp_path / "whole.npz").read_bytes()[:100_000])
-    pickled = tmp_path / "pickled.npz"
-    np.savez(pickled, x_train=np.array([{"an": "object"}], dtype=object))
-    for path in (tmp_path / "missing.npz", cut, pickled):
-        with pytest.raises(ValueError, match=f"{path.name} is not a readable"):
-            nb.load_npz(path)
+@pytest.mark.fault
+@pytest.mark.parametrize("name", ["missing", "cut", "pickled", "empty", "text"])
+def test_local_copy_that_cannot_be_read_is_refused(nb, tmp_path, name):
+    path = tmp_path / f"{name}.npz"
+    if name == "cut":
+        path.write_bytes(save_npz(tmp_path / "whole.npz").read_bytes()[:100_000])
+    if name == "pickled":
+        np.savez(path, x_train=np.array([{"an": "object"}], dtype=object))
+    if name in ("empty", "text"):
+        path.write_text("" if name == "empty" else "not an archive")
+    with pytest.raises(ValueError, match=f"{path.name} is not a readable"):
+        nb.load_npz(path)
 
 
 def test_split_is_stratified_disjoint_and_reproducible(nb, labels):
@@ -255,27 +183,6 @@ def test_fixed_batches_keep_the_order(nb, images, labels):
 def test_pipelines_run_without_the_autotuner(nb, images, labels):
     for data in (nb.fixed_batches(images), nb.training_batches(images, labels, seed=1)):
         assert data.options().autotune.enabled is False
-
-
-def test_picture_of_any_size_and_colour_mode_becomes_small(nb, tmp_path):
-    from PIL import Image
-
-    wide = np.zeros((50, 150, 3), "uint8")
-    wide[:, 50:100] = (255, 0, 0)  # the central square is red
-    for mode in ("RGB", "RGBA", "P", "CMYK"):
-        path = tmp_path / f"{mode}.tiff"
-        Image.fromarray(wide).convert(mode).save(path)
-        small = nb.load_picture(str(path))
-        assert small.shape == (32, 32, 3) and small.dtype == np.uint8
-        assert small[4:28, 4:28, 0].min() > 200 and small[4:28, 4:28, 1:].max() < 60
-
-
-def test_file_that_is_no_picture_gives_one_clear_sentence(nb, tmp_path):
-    text = tmp_path / "note.png"
-    text.write_text("not a picture")
-    for path in (text, tmp_path / "missing.png", tmp_path):
-        with pytest.raises(ValueError, match="cannot be opened as a picture"):
-            nb.load_picture(str(path))
 
 
 def test_drawn_ship_is_a_small_picture(nb):

@@ -5,7 +5,8 @@ import re
 import statistics
 
 import pytest
-from conftest import NOTEBOOK
+from conftest import run_settings
+from notebook_cells import NOTEBOOK
 
 ROOT = NOTEBOOK.parent
 MACHINE_PATH = re.compile(r"/(home|root|tmp|work|Users|content)/|site-packages|[A-Z]:\\")
@@ -187,3 +188,69 @@ def test_a_bad_training_is_outside_the_tolerances(rules, stored):
         text = stored(cell)
         assert not re.search(r"\d\d\.\d%", sanitise(text)), cell
         assert re.search(r"61\.0%", sanitise(re.sub(r"\d\d\.\d%", "61.0%", text))), cell
+
+
+def test_readme_says_how_many_faults_are_produced(request):
+    files = {item.path.name for item in request.session.items}
+    if not {"test_faults.py", "test_data.py"} <= files or request.config.option.keyword:
+        pytest.skip("not all tests were collected")
+    faults = [i for i in request.session.items if i.get_closest_marker("fault")]
+    assert f"{len(faults)} faults and bad inputs" in (ROOT / "README.md").read_text()
+
+
+def test_good_settings_pass_and_may_come_from_the_environment(code_cells, monkeypatch):
+    monkeypatch.delenv("SMOKE_TEST", raising=False)
+    monkeypatch.setenv("EPOCHS", "7")
+    monkeypatch.setenv("DROPOUT", "0.25")
+    names = run_settings(code_cells, "SEED = 2012", "SEED = 5.0")
+    assert (names["EPOCHS"], names["DROPOUT"], names["SEED"]) == (7, 0.25, 5)
+    assert isinstance(names["SEED"], int)
+
+
+def log_of_tries():
+    """The accuracies in the log of what was tried, by epochs, seed and setting."""
+    text = (ROOT / "tests" / "benchmarks" / "README.md").read_text()
+    row = r"^\| (\d+) \| (\d+) \| (.*) \| ([\d.]+)% \| ([\d.]+)% \| \d+ \|$"
+    rows = re.findall(row, text, re.MULTILINE)
+    return {(e, s, name.split(" (")[0].strip("*")): (c, t) for e, s, name, c, t in rows}
+
+
+TRIED = {  # what the notebook's table says was tried: the two rows of the log
+    "weight decay 0.005": (
+        "9",
+        "0",
+        "weight decay 5e-3, cosine",
+        "weight decay 5e-4, cosine",
+    ),
+    "a linear fall of the rate": (
+        *("9", "0", "weight decay 5e-3, linear"),
+        "weight decay 5e-3, cosine",
+    ),
+    "first kernels 3 x 3": (
+        *("9", "0", "weight decay 5e-3, cosine"),
+        "weight decay 5e-3, cosine, first kernels 5 x 5",
+    ),
+    "dropout 0.4": (
+        *("16", "2012", "weight decay 5e-3, linear, dropout 0.4"),
+        "weight decay 5e-3, linear, dropout 0.2",
+    ),
+    "dropout 0.5": (
+        *("16", "0", "weight decay 5e-3, linear, dropout 0.5"),
+        "weight decay 5e-3, linear, dropout 0.4",
+    ),
+}
+
+
+def test_gains_in_the_text_are_those_of_the_log(notebook):
+    log = log_of_tries()
+    row = r"^\| (.*) \| .* \| (\d+) \| ([+-][\d.]+) \| ([+-][\d.]+) \|$"
+    rows = re.findall(row, prose(notebook), re.MULTILINE)
+    assert [name for name, *_ in rows] == list(TRIED)
+    for name, epochs, *gains in rows:
+        tried_epochs, seed, ours, other = TRIED[name]
+        assert epochs == tried_epochs
+        pairs = zip(log[epochs, seed, ours], log[epochs, seed, other])
+        for gain, (after, before) in zip(gains, pairs):
+            assert float(gain) == pytest.approx(float(after) - float(before), abs=0.01), (
+                name
+            )
