@@ -24,13 +24,18 @@ from notebook_cells import code_cells_by_id, notebook_functions, read_notebook
 NOT_CIFAR10 = "THIS IS NOT CIFAR-10"
 
 
-class DigitsForCifar10:
-    """Compares no figures of CIFAR-10 after the notebook had to go on with digits.
+class NotebookRun:
+    """Compares no figures of CIFAR-10 after the notebook had to go on with digits, and
+    notes what memory its kernel took, before the tests start larger processes.
 
     A plugin of its own, since hooks in this file see only the tests beside it.
     """
 
+    peak_memory = None  # in GiB
+
     def pytest_runtest_setup(self, item):
+        if not hasattr(item, "cell") and self.peak_memory is None:
+            self.peak_memory = peak_memory_of_children()
         tags = getattr(item, "cell", {}).get("metadata", {}).get("tags", [])
         if "cifar10" in tags:
             before = [cell for cell in item.session.items if cell.parent is item.parent]
@@ -44,20 +49,13 @@ def pytest_configure(config):
     os.environ.setdefault("MPLBACKEND", "Agg")
     if config.option.nbval_lax:
         os.environ["SMOKE_TEST"] = "1"
-    config.pluginmanager.register(DigitsForCifar10())
+    config.pluginmanager.register(NotebookRun(), "notebook-run")
 
 
-def peak_memory():
+def peak_memory_of_children():
     """The peak memory of the largest process that this one started, in GiB."""
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-def pytest_terminal_summary(terminalreporter):
-    """Says how much memory the notebook took, if it was run."""
-    reports = terminalreporter.stats.get("passed", [])
-    if any("test_peak_memory" in report.nodeid for report in reports):
-        terminalreporter.write_line(f"peak memory of the notebook: {peak_memory():.2f} GiB")
 
 
 @pytest.fixture(scope="session")
@@ -178,7 +176,7 @@ def real_size(archive, nb, monkeypatch):
 
 
 class Mirror(http.server.SimpleHTTPRequestHandler):
-    """Serves the files of a folder; /drip/, /silent/ and /cut/ serve /good/ as they say."""
+    """Serves a folder; /drip/, /silent/ and /cut/ serve /good/, each in its way."""
 
     def log_message(self, *arguments):
         pass
@@ -191,13 +189,13 @@ class Mirror(http.server.SimpleHTTPRequestHandler):
         content = Path(good).read_bytes()
         try:
             if fault == "silent":
-                time.sleep(60)
+                time.sleep(5)
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if fault == "cut":
-                self.wfile.write(content[: len(content) // 2])
-            for byte in content if fault == "drip" else b"":
+            if fault in ("cut", "silent"):
+                self.wfile.write(content[: len(content) // (2 if fault == "cut" else 1)])
+            for byte in content[:10] if fault == "drip" else b"":
                 self.wfile.write(bytes([byte]))
                 time.sleep(1)
         except OSError:  # the reader has had enough

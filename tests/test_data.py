@@ -1,6 +1,7 @@
 """Loading, split, crops and flips."""
 
 import inspect
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -100,6 +101,16 @@ def test_local_copy_with_other_arrays_is_refused(nb, tmp_path, wrong):
         nb.load_npz(path)
 
 
+class Harm:
+    """Writes a file when its pickle is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize("name", ["missing", "cut", "pickled", "empty", "text"])
 def test_local_copy_that_cannot_be_read_is_refused(nb, tmp_path, name):
@@ -107,11 +118,14 @@ def test_local_copy_that_cannot_be_read_is_refused(nb, tmp_path, name):
     if name == "cut":
         path.write_bytes(save_npz(tmp_path / "whole.npz").read_bytes()[:100_000])
     if name == "pickled":
-        np.savez(path, x_train=np.array([{"an": "object"}], dtype=object))
+        arrays = dict.fromkeys(("y_train", "x_test", "y_test"), np.zeros(3))
+        harm = np.array([Harm(tmp_path / "harm")], dtype=object)
+        np.savez(path, x_train=harm, **arrays)
     if name in ("empty", "text"):
         path.write_text("" if name == "empty" else "not an archive")
     with pytest.raises(ValueError, match=f"{path.name} is not a readable"):
         nb.load_npz(path)
+    assert not (tmp_path / "harm").exists()  # no code of the file was run
 
 
 def test_split_is_stratified_disjoint_and_reproducible(nb, labels):
@@ -144,6 +158,29 @@ def test_augment_yields_each_of_the_fifty_views_and_no_other(nb, images):
     assert 0.4 < mirrored.mean() < 0.6
     rows = np.array([row for row, _, _ in seen])
     assert abs(np.corrcoef(rows, mirrored)[0, 1]) < 0.15  # crop and flip are independent
+
+
+def test_cut_out_greys_a_square_that_may_stick_out(nb, monkeypatch):
+    monkeypatch.setattr(nb, "CUTOUT", 10)
+    white = np.full((28, 28, 3), 255, "uint8")
+    sizes, corners = [], set()
+    for number in range(300):
+        grey = nb.cut_out(white, (1, number)).numpy() == 120
+        assert (grey.sum() + (nb.cut_out(white, (1, number)).numpy() == 255).sum()) == 2352
+        rows, columns = np.flatnonzero(grey.any((1, 2))), np.flatnonzero(grey.any((0, 2)))
+        assert grey.sum() == 3 * len(rows) * len(columns)
+        sizes.append((len(rows), len(columns)))
+        corners.add((rows[0], columns[0]))
+    assert np.max(sizes) == 10 and np.min(sizes) == 5 and (10, 10) in sizes
+    assert len(corners) > 200
+
+
+def test_augment_cuts_out_after_crop_and_flip(nb, images, monkeypatch):
+    before = nb.augment(images[0], (1, 2)).numpy()
+    monkeypatch.setattr(nb, "CUTOUT", 10)
+    after = nb.augment(images[0], (1, 2)).numpy()
+    changed = (after != before).any(axis=-1)
+    assert 25 <= changed.sum() <= 100 and (after[changed] == 120).all()
 
 
 def test_augment_repeats_itself_for_the_same_seed(nb, images):

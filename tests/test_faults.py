@@ -7,10 +7,12 @@ next good run works without anyone deleting a file by hand.
 import copy
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -66,14 +68,26 @@ def corrupt(archive, fault):
 
 
 @pytest.mark.parametrize(
-    "fault", ["missing", "drip", "silent", "cut", "html", "flipped", "empty", "dead"]
+    ("fault", "reason"),
+    [
+        ("dead", "refused"),
+        ("missing", "404"),
+        ("silent", "timed out"),
+        ("drip", "slower than 50 kB a second"),
+        ("cut", "broken off"),
+        ("empty", "another file"),
+        ("html", "another file"),
+        ("flipped", "another file"),
+    ],
 )
-def test_bad_mirror_is_left_for_the_next(nb, cache, archive, mirror, monkeypatch, fault):
+def test_bad_mirror_is_left_for_the_next(
+    nb, cache, archive, mirror, monkeypatch, fault, reason
+):
     monkeypatch.setattr(nb.fetch, "__defaults__", (1, 50_000))  # seconds, bytes a second
     if fault in ("html", "flipped", "empty"):
         corrupt(archive, fault)
     bad = NO_NETWORK + "/" if fault == "dead" else f"{mirror}{fault}/"
-    with pytest.raises(OSError, match="could not be downloaded"):
+    with pytest.raises(OSError, match=rf"(?s)could not be downloaded.*{reason}"):
         nb.fill_cache([bad])
     assert not list(cache.iterdir())  # nothing half-written is left
     nb.fill_cache([bad, mirror + "good/"])
@@ -145,6 +159,18 @@ def test_two_notebooks_fill_one_cache_at_once(nb, cache, real_size, mirror):
     answers = {program.communicate()[0].splitlines()[-1] for program in programs}
     expected = f"True {30720000 * 10} {10000 * 10} {30720000 * 5} {10000 * 5}"
     assert answers == {expected}
+
+
+def test_another_notebook_in_the_way_of_unpacking(nb, cache, real_size, mirror):
+    """As when two unpack at once: for some seconds, no file can be written there."""
+    nb.fill_cache([mirror + "good/"])
+    obstacle = (
+        cache / CACHED.removesuffix("_archive") / "cifar-10-batches-py" / "test_batch"
+    )
+    (obstacle / "full").mkdir(parents=True)
+    threading.Timer(2, shutil.rmtree, [obstacle]).start()
+    (x_train, _), (_, y_test) = nb.load_cached()
+    assert x_train.shape == (50000, 32, 32, 3) and (y_test == 5).all()
 
 
 def test_without_a_network_each_cell_runs_on_digits_and_runs_twice(notebook, tmp_path):
@@ -302,15 +328,26 @@ def test_backup_of_other_settings_is_not_mixed_in(session, change):
     assert module.training.epoch == list(range(module.EPOCHS))
 
 
-def test_backup_of_another_network_is_not_mixed_in(session):
+def other_network(module):
+    """Gives a session a network of one layer."""
+    scaled = [module.keras.Input((28, 28, 3)), module.layers.Rescaling(1 / 255)]
+    last = [module.layers.Flatten(), module.layers.Dense(10, "softmax")]
+    module.model = module.keras.Sequential([*scaled, *last])
+
+
+def other_optimizer(module):
+    """Gives a session another schedule, as a reader does who edits that cell."""
+    module.schedule = module.OneCycle(0.02, 100)
+
+
+@pytest.mark.parametrize("change", [other_network, other_optimizer])
+def test_backup_of_another_training_is_not_mixed_in(session, change):
     module, run = session()
     signal_in_epoch(module, 2, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         run("fit")
     module, run = session()
-    scaled = [module.keras.Input((28, 28, 3)), module.layers.Rescaling(1 / 255)]
-    other = [module.layers.Flatten(), module.layers.Dense(10, "softmax")]
-    module.model = module.keras.Sequential([*scaled, *other])
+    change(module)
     run("fit")
     assert module.training.epoch == [0, 1, 2, 3]
 

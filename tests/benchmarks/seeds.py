@@ -1,7 +1,7 @@
 """Trains and tests the notebook's network with other seeds, by the notebook's own cells.
 
     python tests/benchmarks/seeds.py 1 2
-    EPOCHS=60 python tests/benchmarks/seeds.py 2012
+    EPOCHS=100 CUTOUT=10 python tests/benchmarks/seeds.py 2012
 
 runs the notebook from the top to the end of its test, in a fresh kernel for each seed, adds
 what its cells "fit" and "evaluate" print to seeds.json beside this file, and prints the
@@ -22,10 +22,21 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "seeds.json"
 sys.path.append(str(HERE.parent))
 
-from notebook_cells import NOTEBOOK, code_cells_by_id, read_notebook  # noqa: E402
+from notebook_cells import (  # noqa: E402
+    NOTEBOOK,
+    code_cells_by_id,
+    notebook_functions,
+    read_notebook,
+)
 
 
-def result(notebook, seed):
+def changed_settings(notebook):
+    """Returns the settings that the environment changes, but for seed and epochs."""
+    names = set(notebook_functions(code_cells_by_id(notebook)).LIMITS) - {"SEED", "EPOCHS"}
+    return " ".join(f"{name}={os.environ[name]}" for name in sorted(names & {*os.environ}))
+
+
+def result(notebook, seed, settings=""):
     """Returns what an executed notebook printed on its training and its test."""
     cells = code_cells_by_id(notebook)
     text = "".join(
@@ -38,6 +49,7 @@ def result(notebook, seed):
     row = {
         "seed": int(seed),
         "epochs": int(epochs),
+        "settings": settings,
         "centre": float(centre),
         "ten": float(ten),
     }
@@ -52,31 +64,34 @@ def run(seed):
     notebook.cells = notebook.cells[: last + 1]
     folder = {"metadata": {"path": NOTEBOOK.parent}}
     NotebookClient(notebook, timeout=None, resources=folder).execute()
-    return result(notebook, seed)
+    return result(notebook, seed, changed_settings(notebook))
 
 
 def report(rows):
     """Returns the results as a table in Markdown, with means over seeds."""
-    lines = ["| epochs | seed | centre crop | ten crops | minutes | CPU seconds |"]
+    lines = ["| settings | seed | centre crop | ten crops | minutes | CPU seconds |"]
     lines.append("|---" * 6 + "|")
-    for epochs in sorted({row["epochs"] for row in rows}):
-        group = [row for row in rows if row["epochs"] == epochs]
+    for epochs, settings in sorted({(row["epochs"], row["settings"]) for row in rows}):
+        group = [r for r in rows if (r["epochs"], r["settings"]) == (epochs, settings)]
+        name = f"`EPOCHS={epochs} {settings}".strip() + "`"
         for row in group:
-            line = "| {epochs} | {seed} | {centre}% | {ten}% | {minutes} | {cpu} |"
-            lines.append(line.format(**row))
+            line = "| {seed} | {centre}% | {ten}% | {minutes} | {cpu} |"
+            lines.append(f"| {name} " + line.format(**row))
         if len(group) > 1:
-            mean = {key: statistics.mean(row[key] for row in group) for key in group[0]}
-            line = "| {epochs:.0f} | **mean** | **{centre:.2f}%** | **{ten:.2f}%** "
-            lines.append((line + "| {minutes:.1f} | {cpu:.0f} |").format(**mean))
+            keys = ("centre", "ten", "minutes", "cpu")
+            mean = {key: statistics.mean(row[key] for row in group) for key in keys}
+            line = "| **mean** | **{centre:.2f}%** | **{ten:.2f}%** "
+            line = f"| {name} " + line + "| {minutes:.1f} | {cpu:.0f} |"
+            lines.append(line.format(**mean))
     return "\n".join(lines)
 
 
 def main():
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    rows = {(row["epochs"], row["seed"]): row for row in known}
+    rows = {(row["epochs"], row["settings"], row["seed"]): row for row in known}
     for row in [result(read_notebook(), "2012"), *map(run, sys.argv[1:])]:
         print(row, flush=True)
-        rows[row["epochs"], row["seed"]] = row
+        rows[row["epochs"], row["settings"], row["seed"]] = row
         RESULTS.write_text(json.dumps([rows[key] for key in sorted(rows)], indent=1) + "\n")
     print(report([rows[key] for key in sorted(rows)]))
 

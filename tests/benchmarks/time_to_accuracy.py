@@ -77,8 +77,10 @@ def steps_in(make, budget):
     contender = make()
     contender.compile(1000)
     batches = contender.batches().repeat()
-    contender.model.fit(batches.take(2), shuffle=False, verbose=0)  # not timed: it compiles
-    watch = clock(contender, budget / 50, [], None, None)
+    contender.model.fit(
+        batches.take(10), shuffle=False, verbose=0
+    )  # not timed: it compiles
+    watch = clock(contender, budget / 30, [], None, None)
     contender.model.fit(batches, shuffle=False, verbose=0, callbacks=[watch])
     return max(1, int(0.98 * budget * watch.steps / watch.seconds))
 
@@ -156,19 +158,20 @@ def draw(rows, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=600, help="of training, for each")
-    parser.add_argument("--only", nargs="+", help="the names of some contenders")
+    parser.add_argument("--only", nargs="+", help="names of those to run again")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go")
     arguments = parser.parse_args()
     os.chdir(ROOT)
     from contenders import CONTENDERS
 
-    rows = []
+    known = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
+    found = {row["name"]: row for row in known} if arguments.only else {}
     for name in arguments.only or CONTENDERS:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            rows.append(pool.apply(run, (name, arguments.seconds)))
-        print(table(rows[-1:]).splitlines()[-1], flush=True)
-    rows.sort(key=lambda row: -row["accuracy"])
-    arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
+            found[name] = pool.apply(run, (name, arguments.seconds))
+        print(table([found[name]]).splitlines()[-1], flush=True)
+        rows = sorted(found.values(), key=lambda row: -row["accuracy"])
+        arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows))
     if arguments.out == RESULTS:
         draw(rows, FIGURE)
