@@ -133,4 +133,25 @@ def test_readme_shows_the_seeds(notebook):
         row for row in rows if not row["settings"] and row["epochs"] == stored["epochs"]
     ]
     assert len(short) >= 3 and np.mean([row["ten"] for row in short]) >= 90
-    assert all(row["cpu"] <= 1600 for row in short)
+    assert all(row["cpu"] <= 1600 and row["minutes"] <= 15 for row in short)
+
+
+def test_range_over_seeds_and_threads_is_what_is_said(notebook):
+    rows = json.loads(seeds.RESULTS.read_text())
+    threads = [row for row in rows if row["settings"] == f"{seeds.THREADS}=1"]
+    epochs = seeds.result(notebook, "2012")["epochs"]
+    rows = [row for row in rows if not row["settings"]] + threads
+    assert len(rows) >= 4 and threads and {row["epochs"] for row in rows} == {epochs}
+    found = [row["ten"] for row in rows]
+    said = f"between {min(found)}% and {max(found)}% with ten crops"
+    assert said in (ROOT / "README.md").read_text()
+    assert any(said in cell.source for cell in notebook.cells)
+
+
+def test_readme_says_what_a_longer_training_gives():
+    rows = json.loads(seeds.RESULTS.read_text())
+    (row,) = [row for row in rows if "CUTOUT" in row["settings"]]
+    readme = (ROOT / "README.md").read_text()
+    assert "`export EPOCHS={epochs} {settings}` before".format(**row) in readme
+    cost = f"in {row['minutes']:.0f} minutes and {row['cpu']:,} CPU seconds"
+    assert f"to {row['ten']}% with ten crops, {cost}" in readme

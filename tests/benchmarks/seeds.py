@@ -1,7 +1,8 @@
 """Trains and tests the notebook's network with other seeds, by the notebook's own cells.
 
     python tests/benchmarks/seeds.py 1 2
-    EPOCHS=100 CUTOUT=10 python tests/benchmarks/seeds.py 2012
+    EPOCHS=80 CUTOUT=10 python tests/benchmarks/seeds.py 2012
+    TF_NUM_INTRAOP_THREADS=1 python tests/benchmarks/seeds.py 2012
 
 runs the notebook from the top to the end of its test, in a fresh kernel for each seed, adds
 what its cells "fit" and "evaluate" print to seeds.json beside this file, and prints the
@@ -20,6 +21,7 @@ from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "seeds.json"
+THREADS = "TF_NUM_INTRAOP_THREADS"  # how many TensorFlow uses for one operation
 sys.path.append(str(HERE.parent))
 
 from notebook_cells import (  # noqa: E402
@@ -31,8 +33,9 @@ from notebook_cells import (  # noqa: E402
 
 
 def changed_settings(notebook):
-    """Returns the settings that the environment changes, but for seed and epochs."""
-    names = set(notebook_functions(code_cells_by_id(notebook)).LIMITS) - {"SEED", "EPOCHS"}
+    """Returns what the environment changes, but for seed and epochs."""
+    names = set(notebook_functions(code_cells_by_id(notebook)).LIMITS) | {THREADS}
+    names -= {"SEED", "EPOCHS"}
     return " ".join(f"{name}={os.environ[name]}" for name in sorted(names & {*os.environ}))
 
 
