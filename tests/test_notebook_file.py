@@ -254,3 +254,12 @@ def test_gains_in_the_text_are_those_of_the_log(notebook):
             assert float(gain) == pytest.approx(float(after) - float(before), abs=0.01), (
                 name
             )
+
+
+def test_settings_can_be_run_again_after_the_whole_notebook(code_cells):
+    """No name of the notebook's own is taken for a misspelt setting."""
+    sources = "\n".join(cell.source for cell in code_cells.values())
+    names = dict.fromkeys(re.findall(r"^([A-Z][A-Z0-9_]+) \|?= ", sources, re.MULTILINE))
+    assert "MIRRORS" in names
+    for cell in ("imports", "settings", "limits", "check-setting", "use-settings"):
+        exec(code_cells[cell].source, names)

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/seeds.py 1 2
     EPOCHS=80 CUTOUT=10 python tests/benchmarks/seeds.py 2012
-    TF_NUM_INTRAOP_THREADS=1 python tests/benchmarks/seeds.py 2012
+    TF_NUM_INTRAOP_THREADS=1 taskset -c 1 python tests/benchmarks/seeds.py 2012
 
 runs the notebook from the top to the end of its test, in a fresh kernel for each seed, adds
 what its cells "fit" and "evaluate" print to seeds.json beside this file, and prints the
