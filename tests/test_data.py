@@ -1,104 +1,129 @@
-"""Loading, split, crops and flips."""
+"""Where the data comes from, and what happens when it cannot be had."""
 
+import copy
 import inspect
+import os
 from pathlib import Path
 
 import keras
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 
 CACHED = "cifar-10-batches-py-target_archive"  # Keras's name for the archive
-NOBODY = "http://127.0.0.1:9/"  # nothing listens on this port
+TAR = "/cifar-10-python.tar.gz"
+NOBODY = "http://127.0.0.1:9"  # nothing listens on this port
 
 
-def save_npz(path, count=50000, dtype="uint8", height=32, label=3):
-    """Writes an .npz file like CIFAR-10's, of zeros; np.broadcast_to keeps it quick."""
+def save_npz(path, count=50000, names=("x", "y")):
+    """Writes an .npz file like CIFAR-10's, of threes."""
     arrays = {}
-    for name, n in (("train", count), ("test", 10000)):
-        arrays[f"x_{name}"] = np.zeros((n, height, 32, 3), dtype)
-        arrays[f"y_{name}"] = np.full((n, 1), label, "uint8")
+    for part, n in (("train", count), ("test", 10000)):
+        arrays[f"{names[0]}_{part}"] = np.full((n, 32, 32, 3), 3, "uint8")
+        arrays[f"{names[1]}_{part}"] = np.full((n, 1), 3, "uint8")
     np.savez(path, **arrays)
     return path
 
 
-def test_keras_accepts_what_the_notebook_puts_into_its_cache(nb, code_cells):
+def test_keras_accepts_the_archive_that_the_notebook_accepts(nb):
     """load_data() looks for this file name with this checksum."""
     source = inspect.getsource(keras.datasets.cifar10.load_data)
-    assert nb.ARCHIVE_SHA256 in source
+    assert nb.SHA256 in source
     assert '"cifar-10-batches-py-target"' in source
-    assert f'"{CACHED}"' in code_cells["fill-cache"].source
-    assert nb.MIRRORS[-1] + "cifar-10-python.tar.gz" in source
+    assert all(url.endswith(TAR) for url in nb.MIRRORS)
 
 
-def test_cache_is_filled_from_a_good_mirror(nb, cache, archive, mirror):
-    nb.fill_cache([mirror + "good/"])
-    assert (cache / CACHED).read_bytes() == archive.read_bytes()
-    assert [file.name for file in cache.iterdir()] == [CACHED]
+def test_local_copy_comes_first(nb, cache, run_cell, monkeypatch):
+    monkeypatch.setattr(nb, "COPY", str(save_npz(cache / "here.npz")))
+    names = run_cell("load", SMOKE_TEST=0)
+    assert names["is_cifar10"]
+    assert names["x_all"].shape == (50000, 32, 32, 3)
+    assert names["x_test"].shape == (10000, 32, 32, 3)
+    assert names["y_all"].shape == (50000,) and names["y_test"].shape == (10000,)
 
 
-def test_a_filled_cache_needs_no_mirror(nb, cache, archive, mirror):
-    nb.fill_cache([mirror + "good/"])
-    nb.fill_cache([NOBODY])
-
-
-def test_nothing_reachable_says_what_was_tried_and_what_to_do(nb, cache):
-    with pytest.raises(OSError, match="connection") as caught:
-        nb.fill_cache([NOBODY, NOBODY + "other/"])
-    assert NOBODY in str(caught.value) and "other" in str(caught.value)
-    assert "CIFAR10_NPZ" in str(caught.value)
-
-
-@pytest.fixture
-def offline(nb, cache, monkeypatch, tmp_path):
-    """No local copy, nothing in the cache, no mirror."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CIFAR10_NPZ", raising=False)
-    monkeypatch.setattr(nb.fill_cache, "__defaults__", ([NOBODY],))
-
-
-def test_digits_stand_in_under_a_banner(nb, offline, capsys, monkeypatch):
-    monkeypatch.delenv("REQUIRE_CIFAR10", raising=False)
-    (x_train, y_train), (x_test, y_test), is_cifar10 = nb.load_data()
-    assert "THIS IS NOT CIFAR-10" in capsys.readouterr().out
-    assert not is_cifar10
-    for x, y in ((x_train, y_train), (x_test, y_test)):
-        assert x.shape == (len(y), 32, 32, 3) and x.dtype == np.uint8
-        assert y.shape == (len(x), 1) and set(y.ravel()) == set(range(10))
-    assert x_train.max() == 255 and len(x_train) + len(x_test) == 1797
-
-
-def test_digits_are_an_error_where_cifar10_is_required(nb, offline, monkeypatch):
-    monkeypatch.setenv("REQUIRE_CIFAR10", "1")
-    with pytest.raises(OSError, match="could not be downloaded"):
-        nb.load_data()
-
-
-def test_local_copy_comes_first(nb, offline, tmp_path, monkeypatch):
-    monkeypatch.setenv("CIFAR10_NPZ", str(save_npz(tmp_path / "here.npz")))
-    (x_train, y_train), (x_test, _), is_cifar10 = nb.load_data()
-    assert is_cifar10
-    assert x_train.shape == (50000, 32, 32, 3) and x_test.shape == (10000, 32, 32, 3)
-    assert y_train.shape == (50000, 1) and y_train[0, 0] == 3
-
-
-def test_download_ends_in_kerass_own_arrays(nb, offline, real_size, mirror, monkeypatch):
+def test_download_ends_in_kerass_own_arrays(nb, cache, archive, mirror, monkeypatch):
     """From a mirror through the cache to load_data(): an archive of CIFAR-10's form."""
-    monkeypatch.setattr(nb.fill_cache, "__defaults__", ([NOBODY, mirror + "good/"],))
-    (x_train, y_train), (x_test, y_test), is_cifar10 = nb.load_data()
-    assert is_cifar10
+    monkeypatch.setattr(nb, "MIRRORS", [NOBODY + TAR, mirror + "good" + TAR])
+    (x_train, y_train), (x_test, y_test) = nb.load_cifar10()
     assert x_train.shape == (50000, 32, 32, 3) and x_test.shape == (10000, 32, 32, 3)
     assert list(y_train[::10000, 0]) == [0, 1, 2, 3, 4] and y_test[0, 0] == 5
     assert (x_train[::10000, 0, 0, 0] == y_train[::10000, 0]).all()
+    monkeypatch.setattr(nb, "MIRRORS", [])  # from now on the cache is enough
+    assert (nb.load_cifar10()[0][1] == y_train).all()
+
+
+def corrupt(archive, fault):
+    """Puts what a bad mirror would serve beside the good archive."""
+    content = archive.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    bad = archive.parent.parent / fault / archive.name
+    bad.parent.mkdir()
+    login = b"<html><body>Please log in to this network.</body></html>"
+    bad.write_bytes({"html": login, "flipped": flipped, "empty": b""}[fault])
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize(
-    "wrong", [{"count": 40000}, {"dtype": "float32"}, {"height": 28}, {"label": 10}]
-)
-def test_local_copy_with_other_arrays_is_refused(nb, tmp_path, wrong):
-    path = save_npz(tmp_path / "wrong.npz", **wrong)
-    with pytest.raises(ValueError, match=r"wrong\.npz does not hold CIFAR-10"):
-        nb.load_npz(path)
+@pytest.mark.parametrize("fault", ["missing", "silent", "cut", "empty", "html", "flipped"])
+def test_bad_mirror_is_left_for_the_next(nb, cache, archive, mirror, monkeypatch, fault):
+    if fault in ("html", "flipped", "empty"):
+        corrupt(archive, fault)
+    urls = [f"{mirror}{fault}{TAR}", f"{mirror}good{TAR}"]
+    monkeypatch.setattr(nb, "MIRRORS", urls[:1])
+    with pytest.raises(Exception, match="URL fetch failure"):  # from Keras's own server
+        nb.load_cifar10()
+    assert not (cache / "cifar-10-batches-py-target").exists()  # nothing was unpacked
+    monkeypatch.setattr(nb, "MIRRORS", urls)
+    assert nb.load_cifar10()[1][1][0, 0] == 5
+    assert (cache / CACHED).read_bytes() == archive.read_bytes()
+
+
+@pytest.mark.fault
+def test_download_that_was_killed_is_replaced(nb, cache, archive, mirror, monkeypatch):
+    (cache / CACHED).write_bytes(archive.read_bytes()[:1000])
+    monkeypatch.setattr(nb, "MIRRORS", [mirror + "good" + TAR])
+    assert nb.load_cifar10()[1][1][0, 0] == 5
+
+
+@pytest.mark.fault
+def test_full_disk(nb, cache, archive, mirror, monkeypatch):
+    """As if there were room for 10,000 bytes more."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(nb, "MIRRORS", [mirror + "good" + TAR])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            keras.utils.get_file(CACHED, nb.MIRRORS[0], file_hash=nb.SHA256)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(cache.iterdir())  # nothing half-written is left
+    assert nb.load_cifar10()[1][1][0, 0] == 5  # once there is room again
+
+
+def test_digits_stand_in_under_a_banner(nb, cache, run_cell, capsys, monkeypatch):
+    monkeypatch.delenv("REQUIRE_CIFAR10", raising=False)
+    monkeypatch.setattr(nb, "MIRRORS", [NOBODY + TAR])
+    names = run_cell("load", SMOKE_TEST=0)
+    text = capsys.readouterr().out
+    assert "THIS IS NOT CIFAR-10" in text and "URL fetch failure" in text
+    assert not names["is_cifar10"]
+    for x, y in (("x_all", "y_all"), ("x_test", "y_test")):
+        assert names[x].shape == (len(names[y]), 32, 32, 3) and names[x].dtype == np.uint8
+        assert set(names[y]) == set(range(10))
+    assert len(names["x_all"]) + len(names["x_test"]) == 1797
+    digit = nb.datasets.load_digits().images[300]
+    assert (names["x_all"][0, ::4, ::4, 0] == 15 * digit).all()
+
+
+@pytest.mark.fault
+def test_digits_are_an_error_where_cifar10_is_required(nb, cache, run_cell, monkeypatch):
+    monkeypatch.setenv("REQUIRE_CIFAR10", "1")
+    monkeypatch.setattr(nb, "MIRRORS", [NOBODY + TAR])
+    with pytest.raises(OSError, match="could not be loaded"):
+        run_cell("load")
 
 
 class Harm:
@@ -112,117 +137,74 @@ class Harm:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("name", ["missing", "cut", "pickled", "empty", "text"])
-def test_local_copy_that_cannot_be_read_is_refused(nb, tmp_path, name):
-    path = tmp_path / f"{name}.npz"
-    if name == "cut":
-        path.write_bytes(save_npz(tmp_path / "whole.npz").read_bytes()[:100_000])
-    if name == "pickled":
+@pytest.mark.parametrize("fault", ["missing", "cut", "pickled", "text", "count", "names"])
+def test_local_copy_that_is_not_cifar10(nb, cache, run_cell, capsys, monkeypatch, fault):
+    path = cache / "copy.npz"
+    if fault == "cut":
+        path.write_bytes(save_npz(cache / "whole.npz").read_bytes()[:100_000])
+    if fault == "pickled":
         arrays = dict.fromkeys(("y_train", "x_test", "y_test"), np.zeros(3))
-        harm = np.array([Harm(tmp_path / "harm")], dtype=object)
-        np.savez(path, x_train=harm, **arrays)
-    if name in ("empty", "text"):
-        path.write_text("" if name == "empty" else "not an archive")
-    with pytest.raises(ValueError, match=f"{path.name} is not a readable"):
-        nb.load_npz(path)
-    assert not (tmp_path / "harm").exists()  # no code of the file was run
+        np.savez(path, x_train=np.array([Harm(cache / "harm")], dtype=object), **arrays)
+    if fault == "text":
+        path.write_text("not an archive")
+    if fault == "count":
+        save_npz(path, count=40000)
+    if fault == "names":
+        save_npz(path, names=("images", "labels"))
+    monkeypatch.setenv("CIFAR10_NPZ", str(path))
+    monkeypatch.setattr(nb, "COPY", str(path))
+    monkeypatch.setattr(nb, "ADVICE", f"Check {path}.")
+    monkeypatch.setenv("REQUIRE_CIFAR10", "1")
+    with pytest.raises(OSError, match=r"could not be loaded. Check .*copy\.npz"):
+        run_cell("load")
+    monkeypatch.delenv("REQUIRE_CIFAR10")
+    assert not run_cell("load")["is_cifar10"]
+    assert "THIS IS NOT CIFAR-10" in capsys.readouterr().out
+    assert not (cache / "harm").exists()  # no code of the file was run
+
+
+@pytest.mark.fault
+def test_without_a_network_each_cell_runs_on_digits_and_runs_twice(notebook, tmp_path):
+    """Each cell is run twice in a row, as an impatient reader does."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    twice = [copy.deepcopy(cell) for cell in cells for _ in range(2)]
+    for number, cell in enumerate(twice):
+        cell.id, cell.outputs = str(number), []
+    offline = nbformat.v4.new_notebook(cells=twice, metadata=notebook.metadata)
+    environment = {**os.environ, "SMOKE_TEST": "1", "KERAS_HOME": str(tmp_path)}
+    environment |= {"http_proxy": NOBODY, "https_proxy": NOBODY}
+    for name in ("CIFAR10_NPZ", "REQUIRE_CIFAR10"):
+        environment.pop(name, None)
+    folder = tmp_path / "a" / "b"  # with no shared folder beside it
+    folder.mkdir(parents=True)
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(offline, timeout=300, resources=resources).execute(env=environment)
+    for name in ("load", "evaluate"):
+        number = [cell.id for cell in cells].index(name)
+        for cell in twice[2 * number : 2 * number + 2]:
+            text = "".join(out.get("text", "") for out in cell.outputs)
+            assert "NOT CIFAR-10" in text, name
 
 
 def test_split_is_stratified_disjoint_and_reproducible(nb, labels):
     numbers = np.arange(300)
-    train, val, y_train, y_val = nb.split_validation(numbers, labels, seed=5)
+    train, val, y_train, y_val = nb.split_validation(numbers, labels)
     assert sorted([*train, *val]) == list(range(300))
     assert list(np.bincount(y_train)) == [27] * 10
     assert list(np.bincount(y_val)) == [3] * 10
     assert (labels[train] == y_train).all() and (labels[val] == y_val).all()
-    assert (nb.split_validation(numbers, labels, seed=5)[1] == val).all()
-    assert (nb.split_validation(numbers, labels, seed=6)[1] != val).any()
+    assert (nb.split_validation(numbers, labels)[1] == val).all()
 
 
-def views(image):
-    """All 50 views of an image, as bytes, with their (row, column, mirrored)."""
-    found = {}
-    for y in range(5):
-        for x in range(5):
-            piece = image[y : y + 28, x : x + 28]
-            found[piece.tobytes()] = (y, x, False)
-            found[piece[:, ::-1].tobytes()] = (y, x, True)
-    return found
+def test_pictures_of_the_grid_stand_under_their_class(run_cell, images, labels):
+    """Each random picture is told by its bytes."""
+    seen = {}
 
+    def note(pictures, titles, columns, description):
+        seen.update(pictures=pictures, titles=titles, columns=columns)
 
-def test_augment_yields_each_of_the_fifty_views_and_no_other(nb, images):
-    possible = views(images[0])
-    seen = [possible[nb.augment(images[0], (1, n)).numpy().tobytes()] for n in range(600)]
-    assert len(set(seen)) == 50
-    mirrored = np.array([mirror for _, _, mirror in seen])
-    assert 0.4 < mirrored.mean() < 0.6
-    rows = np.array([row for row, _, _ in seen])
-    assert abs(np.corrcoef(rows, mirrored)[0, 1]) < 0.15  # crop and flip are independent
-
-
-def test_cut_out_greys_a_square_that_may_stick_out(nb, monkeypatch):
-    monkeypatch.setattr(nb, "CUTOUT", 10)
-    white = np.full((28, 28, 3), 255, "uint8")
-    sizes, corners = [], set()
-    for number in range(300):
-        grey = nb.cut_out(white, (1, number)).numpy() == 120
-        assert (grey.sum() + (nb.cut_out(white, (1, number)).numpy() == 255).sum()) == 2352
-        rows, columns = np.flatnonzero(grey.any((1, 2))), np.flatnonzero(grey.any((0, 2)))
-        assert grey.sum() == 3 * len(rows) * len(columns)
-        sizes.append((len(rows), len(columns)))
-        corners.add((rows[0], columns[0]))
-    assert np.max(sizes) == 10 and np.min(sizes) == 5 and (10, 10) in sizes
-    assert all(set(places) == set(range(23)) for places in zip(*corners))
-
-
-def test_augment_cuts_out_after_crop_and_flip(nb, images, monkeypatch):
-    before = nb.augment(images[0], (1, 2)).numpy()
-    monkeypatch.setattr(nb, "CUTOUT", 10)
-    after = nb.augment(images[0], (1, 2)).numpy()
-    changed = (after != before).any(axis=-1)
-    assert 25 <= changed.sum() <= 100 and (after[changed] == 120).all()
-
-
-def test_augment_repeats_itself_for_the_same_seed(nb, images):
-    first, again, other = (nb.augment(images[0], (7, n)).numpy() for n in (1, 1, 2))
-    assert (first == again).all() and (first != other).any()
-
-
-def all_batches(batches):
-    """The images and labels of all batches, in two arrays."""
-    return [np.concatenate(part) for part in zip(*batches.as_numpy_iterator(), strict=True)]
-
-
-def test_training_batches_treat_each_image_by_itself(nb, images, labels):
-    x, y = all_batches(nb.training_batches(images, labels, seed=3))
-    assert x.shape == (256, 28, 28, 3) and x.dtype == np.uint8
-    known = {view: (n, how) for n in range(300) for view, how in views(images[n]).items()}
-    found = [known[image.tobytes()] for image in x]
-    assert len({n for n, _ in found}) == 256  # each image once
-    assert [labels[n] for n, _ in found] == list(y.argmax(axis=1))
-    assert len({how for _, how in found}) > 40  # not one crop for all
-
-
-def test_training_batches_are_new_each_epoch_and_the_same_for_a_seed(nb, images, labels):
-    data = nb.training_batches(images, labels, seed=3)
-    first, second = all_batches(data)[0], all_batches(data)[0]
-    again = all_batches(nb.training_batches(images, labels, seed=3))[0]
-    other = all_batches(nb.training_batches(images, labels, seed=4))[0]
-    assert (first == again).all()
-    assert (first != second).any() and (first != other).any()
-
-
-def test_fixed_batches_keep_the_order(nb, images, labels):
-    x, y = all_batches(nb.fixed_batches(nb.centre_crop(images), labels))
-    assert (x == images[:, 2:30, 2:30]).all() and (y == labels).all()
-
-
-def test_pipelines_run_without_the_autotuner(nb, images, labels):
-    for data in (nb.fixed_batches(images), nb.training_batches(images, labels, seed=1)):
-        assert data.options().autotune.enabled is False
-
-
-def test_drawn_ship_is_a_small_picture(nb):
-    ship = nb.draw_ship()
-    assert ship.shape == (32, 32, 3) and ship.dtype == np.uint8
-    assert len(np.unique(ship.reshape(-1, 3), axis=0)) >= 5
+    run_cell("grid", x_all=images, y_all=labels, is_cifar10=True, show_pictures=note)
+    names = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    assert seen["titles"][:10] == names and seen["columns"] == 10
+    known = {image.tobytes(): label for image, label in zip(images, labels)}
+    assert [known[p.tobytes()] for p in seen["pictures"]] == 3 * list(range(10))

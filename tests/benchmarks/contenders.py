@@ -31,19 +31,25 @@ class Contender:
 def this_notebook(nb, images, labels):
     """The notebook's network and recipe, from its own cells."""
     mean = images.mean((0, 1, 2))
-    normalization = layers.Normalization(mean=mean, variance=variance(images))
-    model = nb.alexnet_eighth(normalization)
-
-    def compile_for(steps):
-        nb.compile_model(model, nb.OneCycle(nb.PEAK_LEARNING_RATE, steps))
-
+    pixels = layers.Normalization(mean=mean, variance=variance(images), name="pixels")
+    model = nb.build_alexnet(pixels)
     return Contender(
         model,
-        compile_for,
+        lambda steps: nb.compile_model(model, nb.PEAK_RATE, steps),
         lambda: nb.training_batches(images, labels, SEED),
         lambda x: nb.predict_ten_crops(model, x),
         scheduled=True,
     )
+
+
+def multiply_adds(model):
+    """The multiply-adds of a model for one image: each weight once at every place."""
+    total = 0
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            places = np.prod(layer.output.shape[1:-1], dtype=int)
+            total += int(np.prod(layer.kernel.shape) * places)
+    return total
 
 
 def variance(images):
@@ -59,7 +65,7 @@ def plain_batches(nb, images, labels, size):
         images, labels = tf.constant(images), tf.constant(labels, tf.int32)
     order = tf.data.Dataset.range(len(images)).shuffle(len(images), seed=SEED).batch(size)
     data = order.map(lambda i: (tf.gather(images, i), tf.gather(labels, i)))
-    return data.prefetch(2).with_options(nb.OPTIONS)
+    return data.prefetch(2)
 
 
 def constant_rate(nb, model, images, labels, size, optimizer):
@@ -68,7 +74,7 @@ def constant_rate(nb, model, images, labels, size, optimizer):
         model,
         lambda steps: model.compile(optimizer, "sparse_categorical_crossentropy"),
         lambda: plain_batches(nb, images, labels, size),
-        lambda x: model.predict(nb.fixed_batches(x), verbose=0),
+        lambda x: model.predict(x, batch_size=250, verbose=0),
     )
 
 
@@ -328,7 +334,7 @@ def airbench_batches(nb, images, labels):
     seeds = tf.data.Dataset.random(SEED).batch(2)
     data = tf.data.Dataset.zip(order, seeds)
     data = data.map(lambda e, seed: view(*e, seed), num_parallel_calls=2)
-    return data.batch(1024).prefetch(2).with_options(nb.OPTIONS)
+    return data.batch(1024).prefetch(2)
 
 
 def predict_airbench(nb, model, images):
@@ -336,7 +342,7 @@ def predict_airbench(nb, model, images):
     padded = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], "reflect")
     views = [(0.5, images), (0.25, padded[:, :32, :32]), (0.25, padded[:, 2:, 2:])]
     return sum(
-        weight / 2 * model.predict(nb.fixed_batches(side), verbose=0)
+        weight / 2 * model.predict(side, batch_size=250, verbose=0)
         for weight, view in views
         for side in (view, view[:, :, ::-1])
     )

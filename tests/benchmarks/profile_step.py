@@ -19,7 +19,7 @@ import tensorflow as tf
 HERE = Path(__file__).parent
 sys.path += [str(HERE), str(HERE.parent)]
 
-from contenders import this_notebook  # noqa: E402
+from contenders import multiply_adds, this_notebook  # noqa: E402
 from notebook_cells import code_cells_by_id, notebook_functions, read_notebook  # noqa: E402
 
 KINDS = {  # what an operation's name holds: what to call it; the first that fits
@@ -76,7 +76,7 @@ def main():
     contender.compile(1000)
     model, (x, y) = contender.model, next(iter(contender.batches()))
     wall, cpu = seconds_of(lambda: model.train_on_batch(x, y))
-    work = 3 * 2 * len(x) * sum(row["work"] for row in nb.describe(model)) * 1e6
+    work = 3 * 2 * len(x) * multiply_adds(model)
     print(f"a step of {len(x)} images: {wall:.3f} s, {cpu:.3f} CPU s", end=", ")
     print(f"{work / wall / 1e9:.0f} GFLOP/s in forward and backward")
 

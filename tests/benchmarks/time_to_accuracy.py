@@ -89,13 +89,12 @@ def run(name, budget):
     """Trains one contender for the given seconds, tests it, returns a row of the table."""
     import keras
     import numpy as np
-    from contenders import CONTENDERS, SEED
+    from contenders import CONTENDERS, SEED, multiply_adds
     from notebook_cells import code_cells_by_id, notebook_functions, read_notebook
 
     nb = notebook_functions(code_cells_by_id(read_notebook()))
-    (images, labels), (x_test, y_test), is_cifar10 = nb.load_data()
-    assert is_cifar10, "this comparison needs CIFAR-10"
-    x_train, x_val, y_train, y_val = nb.split_validation(images, labels.ravel(), SEED)
+    (images, labels), (x_test, y_test) = nb.load_cifar10()
+    x_train, x_val, y_train, y_val = nb.split_validation(images, labels.ravel())
     del images
 
     def make():
@@ -123,7 +122,7 @@ def run(name, budget):
         "cpu": round(watch.cpu),
         "epochs": round(watch.steps * size / len(x_train), 1),
         "parameters": contender.model.count_params(),
-        "work": sum(row["work"] for row in nb.describe(contender.model)),
+        "work": multiply_adds(contender.model) / 1e6,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "curve": [*watch.curve, (round(watch.seconds, 1), tried)],
     }

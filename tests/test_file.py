@@ -1,0 +1,225 @@
+"""The notebook as a file: its form, its size, its stored outputs and their tolerances."""
+
+import re
+import statistics
+import subprocess
+
+import nbformat
+import pytest
+from notebook_cells import NOTEBOOK
+
+ROOT = NOTEBOOK.parent
+MACHINE_PATH = re.compile(r"/(home|root|tmp|work|Users|content)/|site-packages|[A-Z]:\\")
+
+
+def prose(notebook):
+    """All text cells of the notebook as one."""
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def lines(cell):
+    """The lines of a cell that are not blank."""
+    return [line for line in cell.source.splitlines() if line.strip()]
+
+
+def folded(cell):
+    return cell.metadata.get("jupyter", {}).get("source_hidden", False)
+
+
+def outputs(code_cells, kind):
+    """All stored outputs of a kind, with the id of their cell."""
+    return [
+        (name, out)
+        for name, cell in code_cells.items()
+        for out in cell.outputs
+        if out.output_type == kind
+    ]
+
+
+def test_format(notebook):
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert NOTEBOOK.stat().st_size < 3 * 2**20
+
+
+def test_outputs_are_from_one_run_from_top_to_bottom(code_cells):
+    counts = [cell.execution_count for cell in code_cells.values()]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_outputs_hold_no_error_no_noise_and_no_path(code_cells):
+    assert not outputs(code_cells, "error")
+    for name, out in outputs(code_cells, "stream"):
+        assert out.name == "stdout", f"{name} stored {out.name}: {out.text[:200]}"
+        assert not MACHINE_PATH.search(out.text), name
+        assert "\r" not in out.text, name
+
+
+def test_sources_name_no_path_of_a_machine(notebook):
+    for cell in notebook.cells:
+        assert not MACHINE_PATH.search(cell.source), cell.id
+
+
+def test_figures_have_alternative_text(code_cells):
+    figures = outputs(code_cells, "display_data")
+    assert len(figures) > 10
+    described = [out.metadata["image/png"]["alt"] for _, out in figures]
+    assert len(set(described)) == len(described)
+    assert min(map(len, described)) > 30
+
+
+def test_budgets(notebook, code_cells):
+    """A lesson, not a report: what is added has to replace something."""
+    sizes = {name: len(lines(cell)) for name, cell in code_cells.items()}
+    assert len(sizes) <= 80 and sum(sizes.values()) <= 620
+    assert len(prose(notebook).split()) <= 6000
+    assert sizes.pop("load-data") <= 30
+    assert max(sizes.values()) <= 15
+    assert statistics.median(sizes.values()) <= 8
+
+
+def test_first_picture_comes_early(code_cells):
+    shown = 0
+    for cell in code_cells.values():
+        shown += 0 if folded(cell) else len(lines(cell))
+        if any("image/png" in out.get("data", {}) for out in cell.outputs):
+            break
+    assert shown <= 45
+
+
+def test_one_title_and_never_four_code_cells_in_a_row(notebook):
+    assert len(re.findall(r"^# ", prose(notebook), re.MULTILINE)) == 1
+    shown = [c for c in notebook.cells if c.cell_type == "markdown" or not folded(c)]
+    assert "cccc" not in "".join(cell.cell_type[0] for cell in shown)
+
+
+def test_contents_link_to_the_sections(notebook):
+    headings = re.findall(r"^## (\d+\. .*)$", prose(notebook), re.MULTILINE)
+    links = re.findall(r"^\d+\. \[.*\]\(#(.*)\)$", prose(notebook), re.MULTILINE)
+    assert links == [heading.replace(" ", "-") for heading in headings]
+
+
+def test_functions_say_what_they_do(nb, code_cells):
+    for name, cell in code_cells.items():
+        for function in re.findall(r"^(?:def|class) (\w+)", cell.source, re.MULTILINE):
+            if "functions" in cell.metadata.get("tags", []):
+                assert getattr(nb, function).__doc__, f"{name}: {function}"
+
+
+def test_solutions_are_folded_and_were_run(code_cells):
+    solutions = [c for name, c in code_cells.items() if name.startswith("solution-")]
+    assert len(solutions) >= 5
+    for cell in solutions:
+        assert cell.metadata.jupyter == {"source_hidden": True, "outputs_hidden": True}
+        assert cell.metadata.cellView == "form" and cell.source.startswith("# @title")
+        assert cell.outputs and cell.execution_count
+
+
+@pytest.mark.fault
+def test_each_cell_alone_works_or_names_what_is_missing(
+    code_cells, nb, tmp_path, monkeypatch
+):
+    """A reader who runs cells out of order is told which name is not there yet."""
+    monkeypatch.chdir(tmp_path)
+    every_source = "\n".join(cell.source for cell in code_cells.values())
+    for name, cell in code_cells.items():
+        if name in ("load", "device") or "functions" in cell.metadata.get("tags", []):
+            continue
+        try:
+            exec(
+                cell.source, {**vars(nb), "show": lambda figure, text: nb.plt.close(figure)}
+            )
+        except NameError as error:
+            missing = re.search("name '(\\w+)' is not defined", str(error))[1]
+            assert re.search(rf"\b{missing}\b", every_source), name
+
+
+def percent(text):
+    """All percentages in a text, as numbers."""
+    return [float(number) for number in re.findall(r"(\d+\.\d)%", text)]
+
+
+def test_stored_accuracy_is_what_is_promised(stored):
+    centre, ten, low, high = percent(stored("evaluate"))
+    assert "NOT CIFAR-10" not in stored("evaluate")
+    assert ten >= 89 and ten > centre
+    assert low < ten < high and high - low == pytest.approx(1.2, abs=0.3)
+
+
+def test_prose_on_results_agrees_with_the_stored_outputs(stored):
+    """What the text says was seen, in the order of the notebook."""
+    epochs = [percent(line) for line in stored("fit").splitlines() if "epoch " in line]
+    accuracy, validation = epochs[-1]
+    assert accuracy > validation  # "training is above validation"
+    by_network, by_pixels = percent(stored("find-neighbours"))
+    assert by_network > by_pixels + 30
+    won, lost = map(int, re.findall(r"\d+", stored("crops-gain"))[:2])
+    assert won - lost > 2 * (won + lost) ** 0.5
+
+
+def test_prose_names_no_number_that_training_moves(notebook, stored):
+    text = prose(notebook)
+    for cell in ("fit", "evaluate", "find-neighbours", "take-out"):
+        for number in re.findall(r"\d+\.\d%", stored(cell)):
+            assert number not in text, f"{number} from {cell}"
+
+
+@pytest.fixture
+def rules():
+    """The tolerances of the full check, as nbval reads them."""
+    from nbval.plugin import get_sanitize_patterns
+
+    return dict(get_sanitize_patterns((ROOT / "tests" / "tolerances.cfg").read_text()))
+
+
+def test_each_tolerance_holds_a_stored_output(rules, code_cells):
+    text = "".join(out.text for _, out in outputs(code_cells, "stream"))
+    for rule in rules:
+        assert re.search(rule, text), rule
+
+
+def test_a_bad_training_is_outside_the_tolerances(rules, stored):
+    def sanitise(text):
+        for rule, token in rules.items():
+            text = re.sub(rule, token, text)
+        return text
+
+    for cell in ("fit", "evaluate", "find-neighbours", "take-out", "solution-3"):
+        text = stored(cell)
+        assert not percent(sanitise(text)), cell
+        assert "61.0%" in sanitise(re.sub(r"\d\d\.\d%", "61.0%", text)), cell
+
+
+def test_top_level_holds_what_a_visitor_expects():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    files = subprocess.run(
+        ["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    seen = {file.split("/")[0] for file in files if file and not file.startswith(".")}
+    assert seen == {"alexnet_cifar10.ipynb", "requirements.txt", "README.md", "tests"}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("value", ["abc", "", "-3", "1e3", "2.5", "0", "99999"])
+def test_bad_setting_ends_in_one_sentence(nb, monkeypatch, value):
+    monkeypatch.setenv("EPOCHS", value)
+    with pytest.raises(
+        ValueError, match=f"^EPOCHS must be a whole number .*, not '{value}'"
+    ):
+        nb.setting("EPOCHS", 20, 1, 1000)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("value", ["nan", "inf", "-0.1", "0,5"])
+def test_bad_number_ends_in_one_sentence(nb, monkeypatch, value):
+    monkeypatch.setenv("DROPOUT", value)
+    with pytest.raises(ValueError, match=f"^DROPOUT must be a number .*, not '{value}'"):
+        nb.setting("DROPOUT", 0.5, 0.0, 0.9)
+
+
+def test_settings_come_from_the_environment(run_cell, monkeypatch):
+    monkeypatch.setenv("EPOCHS", "7")
+    monkeypatch.setenv("DROPOUT", "0.25")
+    names = run_cell("settings")
+    assert (names["EPOCHS"], names["DROPOUT"], names["SEED"]) == (7, 0.25, 2012)
