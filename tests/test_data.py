@@ -165,13 +165,17 @@ def test_local_copy_that_is_not_cifar10(nb, cache, run_cell, capsys, monkeypatch
 
 @pytest.mark.fault
 def test_without_a_network_each_cell_runs_on_digits_and_runs_twice(notebook, tmp_path):
-    """Each cell is run twice in a row, as an impatient reader does."""
+    """Each cell is run twice in a row, as an impatient reader does; training only once."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    twice = [copy.deepcopy(cell) for cell in cells for _ in range(2)]
+    times = {"fit": 1, "take-out": 1, "solution-4": 1, "solution-5": 1}
+    names = [cell.id for cell in cells for _ in range(times.get(cell.id, 2))]
+    by_name = {cell.id: cell for cell in cells}
+    twice = [copy.deepcopy(by_name[name]) for name in names]
     for number, cell in enumerate(twice):
         cell.id, cell.outputs = str(number), []
     offline = nbformat.v4.new_notebook(cells=twice, metadata=notebook.metadata)
     environment = {**os.environ, "SMOKE_TEST": "1", "KERAS_HOME": str(tmp_path)}
+    environment["BATCH_SIZE"] = "32"
     environment |= {"http_proxy": NOBODY, "https_proxy": NOBODY}
     for name in ("CIFAR10_NPZ", "REQUIRE_CIFAR10"):
         environment.pop(name, None)
@@ -179,9 +183,8 @@ def test_without_a_network_each_cell_runs_on_digits_and_runs_twice(notebook, tmp
     folder.mkdir(parents=True)
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(offline, timeout=300, resources=resources).execute(env=environment)
-    for name in ("load", "evaluate"):
-        number = [cell.id for cell in cells].index(name)
-        for cell in twice[2 * number : 2 * number + 2]:
+    for name, cell in zip(names, twice, strict=True):
+        if name in ("load", "evaluate"):
             text = "".join(out.get("text", "") for out in cell.outputs)
             assert "NOT CIFAR-10" in text, name
 
