@@ -8,13 +8,16 @@ import contextlib
 import functools
 import hashlib
 import http.server
+import inspect
 import io
 import os
 import pickle
 import resource
+import shutil
 import socket
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -22,6 +25,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from notebook_cells import code_cells_by_id, notebook_functions, read_notebook
+
+with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory() as home:
+    environment.setenv("KERAS_HOME", home)  # Keras reads it once: the tests' own cache
+    import keras
 
 
 class NotebookRun:
@@ -47,7 +54,6 @@ class NotebookRun:
 def pytest_configure(config):
     """Runs the notebook in its short form, unless all of its outputs are to be compared."""
     os.environ.setdefault("MPLBACKEND", "Agg")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the notebook
     if config.option.nbval_lax:
         os.environ["SMOKE_TEST"] = "1"
     config.pluginmanager.register(NotebookRun(), "notebook-run")
@@ -134,12 +140,9 @@ def stored(code_cells):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty Keras cache; no local copy of the data, no network but this machine's."""
-    from keras.src.backend import config
-
-    home = tmp_path / "keras"
-    (home / "datasets").mkdir(parents=True)
-    monkeypatch.setenv("KERAS_HOME", str(home))
-    monkeypatch.setattr(config, "_KERAS_DIR", str(home))
+    shutil.rmtree(home, ignore_errors=True)
+    datasets = Path(home, "datasets")
+    datasets.mkdir(parents=True)
     monkeypatch.delenv("CIFAR10_NPZ", raising=False)
     monkeypatch.chdir(tmp_path)
     for name in ("http_proxy", "https_proxy"):  # nobody listens on this port
@@ -147,8 +150,9 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     patience = socket.setdefaulttimeout
     monkeypatch.setattr(socket, "setdefaulttimeout", lambda seconds: patience(1))
-    yield home / "datasets"
+    yield datasets
     patience(None)
+    shutil.rmtree(home)
 
 
 def pack(path, files):
@@ -168,9 +172,6 @@ def archive(tmp_path, nb, monkeypatch):
 
     Batch n has pixels and labels n; the test batch is number 5.
     """
-    import keras
-    from keras.src.datasets import cifar10
-
     path = tmp_path / "good" / "cifar-10-python.tar.gz"
     files = {}
     for label, name in enumerate([f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]):
@@ -182,7 +183,8 @@ def archive(tmp_path, nb, monkeypatch):
     def expecting_this_archive(**arguments):
         return keras.utils.get_file(**arguments | {"file_hash": checksum})
 
-    monkeypatch.setattr(cifar10, "get_file", expecting_this_archive)
+    module = inspect.getmodule(keras.datasets.cifar10.load_data)
+    monkeypatch.setattr(module, "get_file", expecting_this_archive)
     return path
 
 

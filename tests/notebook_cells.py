@@ -1,10 +1,12 @@
 """The notebook's own cells, for the tests and the benchmarks: no code stands twice."""
 
+import os
 from pathlib import Path
 from types import ModuleType
 
 import nbformat
 
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the notebook: before TensorFlow
 NOTEBOOK = Path(__file__).parent.parent / "alexnet_cifar10.ipynb"
 
 

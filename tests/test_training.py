@@ -226,15 +226,3 @@ def test_each_operation_of_a_training_step_has_a_gpu_kernel(nb, small_model, ide
     step = nb.tf.function(model.train_step).get_concrete_function(batch)
     assert len(step.graph.get_operations()) > 100
     assert not without_gpu_kernel(step)
-
-
-def test_a_missing_gpu_kernel_is_noticed(nb):
-    """Local response normalisation has one for single precision alone."""
-
-    def respond(x):
-        return nb.LocalResponseNormalization(dtype=x.dtype)(x)
-
-    for kind, missing in (("float32", set()), ("float16", {"LRN"})):
-        x = nb.tf.zeros((1, 4, 4, 8), kind)
-        traced = nb.tf.function(respond).get_concrete_function(x)
-        assert without_gpu_kernel(traced) == missing, kind

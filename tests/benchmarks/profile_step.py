@@ -12,15 +12,19 @@ import tempfile
 import time
 from pathlib import Path
 
-import keras
-import numpy as np
-import tensorflow as tf
-
 HERE = Path(__file__).parent
 sys.path += [str(HERE), str(HERE.parent)]
 
+from notebook_cells import (  # isort: skip  # noqa: E402, before TensorFlow
+    code_cells_by_id,
+    notebook_functions,
+    read_notebook,
+)
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
 from contenders import multiply_adds, this_notebook  # noqa: E402
-from notebook_cells import code_cells_by_id, notebook_functions, read_notebook  # noqa: E402
 
 KINDS = {  # what an operation's name holds: what to call it; the first that fits
     "Conv2DBackpropFilter": "convolution, gradient of the kernels",

@@ -1,21 +1,35 @@
-"""What does a change of network or recipe bring? Trains in pairs, on the notebook's cells.
+"""What does a change of network or recipe bring? Trains the notebook's cells with changes.
 
     python tests/benchmarks/search.py --pflop 0.14 --seeds 1 2 -- "dropout 0.3" "cosine"
 
 trains the notebook's network as it is and with each of the changes named (all of CHANGES
-where none is), for the same arithmetic and with the same seeds, and prints the differences
-in accuracy on the 5,000 validation images with their standard errors. Each training is kept
-in search.json beside this file, and none is done twice: the command can be stopped and goes
-on where it was. The test images take no part.
+where none is), for the same arithmetic and with the same seeds, and prints what each
+change adds to the accuracy on the 5,000 validation images, with its standard error: the
+least-squares solution of accuracy = level of the seed + sum of the changes' effects. For a
+change in pairs this is the mean difference. "a + b" stands for two changes at once.
+
+    python tests/benchmarks/search.py --pflop 0.06 --screen --seeds 1
+
+tries the eleven changes of SCREEN together, in twelve trainings: each is in six of them and
+not in the other six, and any two are together in three (the design of R. L. Plackett and
+J. P. Burman, 1946). So each effect is a difference of two means of six. With --mirrored,
+twelve more in which all is turned round: then no pair of changes can pass for a third.
+
+Each training is kept in search.json beside this file, and none is done twice: the command
+can be stopped and goes on where it was. The test images take no part.
 """
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
-import statistics
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "search.json"
@@ -23,9 +37,25 @@ AS_IT_IS = "the notebook as it is"
 sys.path += [str(HERE), str(HERE.parent)]
 
 
+def replaced(module, **names):
+    """Returns a copy of a module's names, some of them replaced."""
+    return SimpleNamespace(**vars(module) | names)
+
+
 def settings(**values):
     """Returns a change of the notebook's settings."""
     return lambda nb: vars(nb).update(values)
+
+
+def times(**factors):
+    """Returns a change that multiplies settings."""
+
+    def change(nb):
+        for name, factor in factors.items():
+            old = getattr(nb, name)
+            setattr(nb, name, type(old)(old * factor))
+
+    return change
 
 
 def widths(*kernels):
@@ -70,91 +100,177 @@ def cosine(nb):
     nb.Triangle = schedule
 
 
+def use_optimizer(nb, make):
+    """Lets the notebook make its optimizer with make() in place of keras.optimizers.SGD."""
+    nb.keras = replaced(nb.keras, optimizers=replaced(nb.keras.optimizers, SGD=make))
+
+
 def averaged_weights(nb):
-    """Keras's moving average of the weights, taken over at the end of each epoch."""
-    sgd = nb.keras.optimizers.SGD
+    """Keras's moving average of the weights, taken over at the end of the training."""
+    average = {"use_ema": True, "ema_momentum": 0.99}
+    use_optimizer(nb, functools.partial(nb.keras.optimizers.SGD, **average))
 
-    def with_average(*arguments, **options):
-        average = {"use_ema": True, "ema_momentum": 0.99}
-        return sgd(*arguments, **options, **average)
 
-    def compile_model(model, peak, steps):
-        nb.keras.optimizers.SGD = with_average
-        try:
-            plain(model, peak, steps)
-        finally:
-            nb.keras.optimizers.SGD = sgd
+def fast_beta(nb):
+    """Batch normalisation's beta at 16 times the rate of everything else."""
 
-    plain, nb.compile_model = nb.compile_model, compile_model
+    class SGD(nb.keras.optimizers.SGD):
+        def update_step(self, gradient, variable, rate):
+            factor = 16 if variable.name == "beta" else 1
+            super().update_step(factor * gradient, variable, rate)
+
+    use_optimizer(nb, SGD)
+
+
+def fixed_gamma(nb):
+    """Batch normalisation without gamma, the learned factor of each channel."""
+    norm = functools.partial(nb.layers.BatchNormalization, scale=False)
+    nb.layers = replaced(nb.layers, BatchNormalization=norm)
+
+
+def smoother_labels(nb):
+    """Twice the label smoothing."""
+    plain = nb.keras.losses.CategoricalCrossentropy
+
+    def loss(label_smoothing):
+        return plain(label_smoothing=2 * label_smoothing)
+
+    losses = replaced(nb.keras.losses, CategoricalCrossentropy=loss)
+    nb.keras = replaced(nb.keras, losses=losses)
+
+
+def alternating_mirror(nb):
+    """Half of the images mirrored in one epoch, the other half in the next."""
+    import tensorflow as tf
+
+    def training_batches(images, labels, seed):
+        with tf.device("CPU"):
+            images, labels = tf.constant(images), tf.one_hot(labels, 10)
+        order = tf.data.Dataset.range(len(images)).shuffle(len(images), seed=seed)
+        order = tf.data.Dataset.range(1000).flat_map(
+            lambda epoch: order.map(lambda number: (number, (number + epoch) % 2 == 0))
+        )
+        seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
+
+        def batch(order, seed):
+            numbers, mirrored = order
+            size = (2, len(numbers), 1)
+            corner = tf.random.stateless_uniform(size, seed, 0, 33 - nb.CROP, tf.int32)
+            rows, columns = corner[0] + tf.range(nb.CROP), corner[1] + tf.range(nb.CROP)
+            columns = tf.where(mirrored[:, None], columns[:, ::-1], columns)
+            crops = tf.gather(tf.gather(images, numbers), rows, axis=1, batch_dims=1)
+            crops = tf.gather(crops, columns, axis=2, batch_dims=1)
+            return crops, tf.gather(labels, numbers)
+
+        order = order.batch(nb.BATCH_SIZE, drop_remainder=True)
+        return tf.data.Dataset.zip(order, seeds).map(batch).prefetch(2)
+
+    nb.training_batches = training_batches
 
 
 CHANGES = {
     AS_IT_IS: settings(),
-    "peak rate 0.2": settings(PEAK_RATE=0.2),
-    "peak rate 0.8": settings(PEAK_RATE=0.8),
-    "batches of 128, peak rate 0.2": settings(BATCH_SIZE=128, PEAK_RATE=0.2),
-    "dropout 0.3": settings(DROPOUT=0.3),
-    "weight decay 0.0025": settings(WEIGHT_DECAY=0.0025),
-    "weight decay 0.01": settings(WEIGHT_DECAY=0.01),
     "kernels 64-192-192-128-128": widths(64, 192, 192, 128, 128),
     "identity kernels": identity_kernels,
+    "batches of 128, half the rate": times(BATCH_SIZE=0.5, PEAK_RATE=0.5),
+    "twice the rate": times(PEAK_RATE=2),
+    "dropout 0.3": settings(DROPOUT=0.3),
+    "half the weight decay": times(WEIGHT_DECAY=0.5),
+    "alternating mirror": alternating_mirror,
+    "16 times the rate for beta": fast_beta,
+    "gamma fixed": fixed_gamma,
+    "label smoothing 0.2": smoother_labels,
     "cosine": cosine,
+    "half the rate": times(PEAK_RATE=0.5),
+    "twice the weight decay": times(WEIGHT_DECAY=2),
     "averaged weights": averaged_weights,
 }
+SCREEN = list(CHANGES)[1:12]
+FIRST_ROW = "++-+++---+-"  # of the design for 12 trainings; the others are this one turned
+
+
+def designed(mirrored):
+    """Returns the twelve combinations of SCREEN, as names of changes."""
+    rows = [FIRST_ROW[-turn:] + FIRST_ROW[:-turn] for turn in range(11)] + [11 * "-"]
+    sign = "-" if mirrored else "+"
+    chosen = [[name for name, s in zip(SCREEN, row) if s == sign] for row in rows]
+    return [" + ".join(names) or AS_IT_IS for names in chosen]
 
 
 def train(change, seed, pflop):
     """Trains once. Returns a row for search.json: accuracies in percent, and steps."""
-    import keras
-    from contenders import multiply_adds, variance
     from notebook_cells import code_cells_by_id, notebook_functions, read_notebook
+
+    import keras  # isort: skip
+    from contenders import multiply_adds, variance  # isort: skip
+    from profile_step import seconds_of  # isort: skip
 
     nb = notebook_functions(code_cells_by_id(read_notebook()))
     (images, labels), _ = nb.load_cifar10()
     x, x_val, y, y_val = nb.split_validation(images, labels.ravel())
     del images
-    CHANGES[change](nb)
+    for name in change.split(" + "):
+        CHANGES[name](nb)
     spread = {"mean": x.mean((0, 1, 2)), "variance": variance(x)}
     pixels = nb.layers.Normalization(name="pixels", **spread)
     keras.utils.set_random_seed(seed)
     model = nb.build_alexnet(pixels)
-    steps = round(pflop * 1e15 / (6 * multiply_adds(model) * nb.BATCH_SIZE))
+    work = 6 * multiply_adds(model) * nb.BATCH_SIZE  # of a step, in operations
+    steps = round(pflop * 1e15 / work)
     nb.compile_model(model, nb.PEAK_RATE, steps)
     data = nb.training_batches(x, y, seed).repeat().take(steps)
+    matrix = keras.random.normal((4096, 4096))
+    product, _ = seconds_of(lambda: keras.ops.matmul(matrix, matrix).numpy())
+    begin = time.time()
     model.fit(data, shuffle=False, verbose=0)
+    speed = work * steps / (time.time() - begin) / (2 * 4096**3 / product)
     answers = [
         model.predict(view, batch_size=250, verbose=0) for view in nb.ten_crops(x_val)
     ]
     right = [answers[4].argmax(axis=1) == y_val, sum(answers).argmax(axis=1) == y_val]
     centre, ten = (round(100 * float(share.mean()), 2) for share in right)
-    names = {"change": change, "seed": seed, "pflop": pflop}
-    return names | {"steps": steps, "centre": centre, "ten": ten}
+    row = {"change": change, "seed": seed, "pflop": pflop, "steps": steps}
+    return row | {"speed": round(speed, 2), "centre": centre, "ten": ten}
+
+
+def effects(rows, key):
+    """Returns the effect of each change on row[key], and its standard error (or None).
+
+    rows: trainings of one length. One unknown for each seed, one for each change.
+    """
+    seeds = sorted({row["seed"] for row in rows})
+    names = [row["change"].split(" + ") for row in rows]
+    tried = set().union(*names) - {AS_IT_IS}
+    changes = [name for name in CHANGES if name in tried]
+    unknowns = [*seeds, *changes]
+    has = [[row["seed"], *name] for row, name in zip(rows, names)]
+    matrix = np.array([[float(unknown in row) for unknown in unknowns] for row in has])
+    found = np.array([row[key] for row in rows])
+    inverse = np.linalg.pinv(matrix.T @ matrix)
+    solution = inverse @ matrix.T @ found
+    spare = len(rows) - np.linalg.matrix_rank(matrix)
+    squares = np.sum((found - matrix @ solution) ** 2)
+    errors = (
+        np.sqrt(np.diag(inverse) * squares / spare) if spare else [None] * len(solution)
+    )
+    return dict(zip(unknowns, zip(solution, errors)))
 
 
 def table(rows):
-    """Returns the mean differences over seeds, with standard errors, as Markdown."""
-    lines = ["| change | PFLOP | seeds | centre crop | ten crops |", "|---" * 5 + "|"]
-    for change, pflop in dict.fromkeys((row["change"], row["pflop"]) for row in rows):
-        cells = []
-        for key in ("centre", "ten"):
-            of = {
-                name: {
-                    row["seed"]: row[key]
-                    for row in rows
-                    if (row["change"], row["pflop"]) == (name, pflop)
-                }
-                for name in (AS_IT_IS, change)
-            }
-            seeds = sorted(of[AS_IT_IS].keys() & of[change].keys())
-            gains = [of[change][seed] - of[AS_IT_IS][seed] for seed in seeds]
-            if change == AS_IT_IS and seeds:
-                cells.append(f"{statistics.mean(of[change].values()):.2f}%")
-            elif len(gains) > 1:
-                error = statistics.stdev(gains) / len(gains) ** 0.5
-                cells.append(f"{statistics.mean(gains):+.2f} ± {error:.2f}")
-            else:
-                cells.append(f"{gains[0]:+.2f}" if gains else "")
-        lines.append(f"| {change} | {pflop} | {len(seeds)} | {cells[0]} | {cells[1]} |")
+    """Returns the effects of all changes, one block for each length, as Markdown."""
+    lines = ["| change | PFLOP | trainings | centre crop | ten crops |", "|---" * 5 + "|"]
+    for pflop in sorted({row["pflop"] for row in rows}):
+        chosen = [row for row in rows if row["pflop"] == pflop]
+        centre, ten = effects(chosen, "centre"), effects(chosen, "ten")
+        for name in centre:
+            texts = [
+                f"{effect:+.2f}" + ("" if error is None else f" ± {error:.2f}")
+                for effect, error in (centre[name], ten[name])
+            ]
+            if isinstance(name, int):
+                name, texts = f"seed {name}", [text.lstrip("+") for text in texts]
+            count = sum(name in row["change"].split(" + ") for row in chosen)
+            lines.append(f"| {name} | {pflop} | {count or ''} | {' | '.join(texts)} |")
     return "\n".join(lines)
 
 
@@ -162,17 +278,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pflop", type=float, default=0.14, help="of each training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--screen", action="store_true", help="the design for twelve")
+    parser.add_argument("--mirrored", action="store_true", help="the same turned round")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go")
     parser.add_argument("changes", nargs="*", help="names of changes; all, if none")
     arguments = parser.parse_args()
-    unknown = set(arguments.changes) - set(CHANGES)
+    changes = [AS_IT_IS, *(arguments.changes or CHANGES)]
+    if arguments.screen:
+        changes = designed(arguments.mirrored)
+    unknown = set(" + ".join(changes).split(" + ")) - set(CHANGES)
     if unknown:
         parser.error(f"no change of this name: {unknown}. There are: {list(CHANGES)}")
     out = arguments.out.resolve()
     os.chdir(HERE.parent.parent)
     rows = json.loads(out.read_text()) if out.exists() else []
     for seed in arguments.seeds:
-        for change in dict.fromkeys([AS_IT_IS, *(arguments.changes or CHANGES)]):
+        for change in dict.fromkeys(changes):
             task = (change, seed, arguments.pflop)
             if task in [(row["change"], row["seed"], row["pflop"]) for row in rows]:
                 continue

@@ -139,12 +139,47 @@ def test_each_change_changes_something(code_cells, pixels, name):
     assert 0 <= float(model.optimizer.learning_rate) < nb.PEAK_RATE
 
 
-def test_differences_are_taken_between_runs_of_the_same_seed():
-    plain, changed = search.AS_IT_IS, "dropout 0.3"
-    centre = {(plain, 1): 80, (plain, 2): 90, (plain, 3): 99, (changed, 1): 82}
-    centre |= {(changed, 2): 93}
-    rows = [
+def test_alternating_mirror_turns_each_image_every_other_epoch(code_cells):
+    """Slopes that get brighter to the right; green tells which image it is."""
+    nb = notebook_functions(code_cells)
+    nb.BATCH_SIZE = 16
+    search.alternating_mirror(nb)
+    images = np.zeros((16, 32, 32, 3), "uint8")
+    images[..., 0] = np.arange(32)
+    images[..., 1] = np.arange(16)[:, None, None]
+    epochs = []
+    for views, _ in nb.training_batches(images, np.arange(16) % 10, 1).take(3):
+        views = views.numpy().astype(int)
+        mirrored = views[:, 0, 0, 0] > views[:, 0, 1, 0]
+        epochs.append(dict(zip(views[:, 0, 0, 1], mirrored)))
+    assert [len(epoch) for epoch in epochs] == [16, 16, 16]
+    assert epochs[0] == epochs[2] == {n: not turned for n, turned in epochs[1].items()}
+    assert sum(epochs[0].values()) == 8
+
+
+def results(accuracies):
+    """Rows like those of search.json, from {(change, seed): accuracy in percent}."""
+    return [
         {"change": name, "seed": seed, "pflop": 0.1, "centre": found, "ten": found + 1}
-        for (name, seed), found in centre.items()
+        for (name, seed), found in accuracies.items()
     ]
-    assert "| dropout 0.3 | 0.1 | 2 | +2.50 ± 0.50 | +2.50 ± 0.50 |" in search.table(rows)
+
+
+def test_effect_of_a_change_in_pairs_is_the_mean_difference():
+    """Differences of 2 and 3: the mean is 2.5, its standard error a half."""
+    plain, changed = search.AS_IT_IS, "dropout 0.3"
+    found = {(plain, 1): 80, (plain, 2): 90, (changed, 1): 82, (changed, 2): 93}
+    table = search.table(results(found))
+    assert "| dropout 0.3 | 0.1 | 2 | +2.50 ± 0.50 | +2.50 ± 0.50 |" in table
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_screen_tells_the_changes_apart(mirrored):
+    """Eleven effects of different size are found again from twelve trainings."""
+    worth = {name: 2.0**n for n, name in enumerate(search.SCREEN)} | {search.AS_IT_IS: 0.0}
+    combinations = search.designed(mirrored)
+    found = {(c, 1): sum(worth[name] for name in c.split(" + ")) for c in combinations}
+    effects = search.effects(results(found), "centre")
+    for name in search.SCREEN:
+        assert sum(name in c.split(" + ") for c in combinations) == 6
+        assert effects[name][0] == pytest.approx(worth[name])
