@@ -21,6 +21,7 @@ can be stopped and goes on where it was. The test images take no part.
 
 import argparse
 import functools
+import importlib
 import json
 import multiprocessing
 import os
@@ -128,15 +129,19 @@ def fixed_gamma(nb):
     nb.layers = replaced(nb.layers, BatchNormalization=norm)
 
 
-def smoother_labels(nb):
-    """Twice the label smoothing."""
-    plain = nb.keras.losses.CategoricalCrossentropy
+def smoothing(factor):
+    """Returns a change that multiplies the label smoothing."""
 
-    def loss(label_smoothing):
-        return plain(label_smoothing=2 * label_smoothing)
+    def change(nb):
+        plain = nb.keras.losses.CategoricalCrossentropy
 
-    losses = replaced(nb.keras.losses, CategoricalCrossentropy=loss)
-    nb.keras = replaced(nb.keras, losses=losses)
+        def loss(label_smoothing):
+            return plain(label_smoothing=factor * label_smoothing)
+
+        losses = replaced(nb.keras.losses, CategoricalCrossentropy=loss)
+        nb.keras = replaced(nb.keras, losses=losses)
+
+    return change
 
 
 def alternating_mirror(nb):
@@ -173,15 +178,15 @@ CHANGES = {
     "kernels 64-192-192-128-128": widths(64, 192, 192, 128, 128),
     "identity kernels": identity_kernels,
     "batches of 128, half the rate": times(BATCH_SIZE=0.5, PEAK_RATE=0.5),
-    "twice the rate": times(PEAK_RATE=2),
+    "half the rate": times(PEAK_RATE=0.5),
     "dropout 0.3": settings(DROPOUT=0.3),
     "half the weight decay": times(WEIGHT_DECAY=0.5),
     "alternating mirror": alternating_mirror,
     "16 times the rate for beta": fast_beta,
     "gamma fixed": fixed_gamma,
-    "label smoothing 0.2": smoother_labels,
+    "label smoothing 0.2": smoothing(2),
     "cosine": cosine,
-    "half the rate": times(PEAK_RATE=0.5),
+    "twice the rate": times(PEAK_RATE=2),
     "twice the weight decay": times(WEIGHT_DECAY=2),
     "averaged weights": averaged_weights,
 }
@@ -197,8 +202,11 @@ def designed(mirrored):
     return [" + ".join(names) or AS_IT_IS for names in chosen]
 
 
-def train(change, seed, pflop):
-    """Trains once. Returns a row for search.json: accuracies in percent, and steps."""
+def train(change, seed, pflop=None, epochs=None, factor=1.0, module="search"):
+    """Trains once, for so much arithmetic or so many epochs. Returns what was found.
+
+    change: names in the CHANGES of a module; factor: on the peak rate.
+    """
     from notebook_cells import code_cells_by_id, notebook_functions, read_notebook
 
     import keras  # isort: skip
@@ -209,15 +217,17 @@ def train(change, seed, pflop):
     (images, labels), _ = nb.load_cifar10()
     x, x_val, y, y_val = nb.split_validation(images, labels.ravel())
     del images
+    nb.SEED = seed
+    changes = importlib.import_module(module).CHANGES
     for name in change.split(" + "):
-        CHANGES[name](nb)
+        changes[name](nb)
     spread = {"mean": x.mean((0, 1, 2)), "variance": variance(x)}
     pixels = nb.layers.Normalization(name="pixels", **spread)
     keras.utils.set_random_seed(seed)
     model = nb.build_alexnet(pixels)
     work = 6 * multiply_adds(model) * nb.BATCH_SIZE  # of a step, in operations
-    steps = round(pflop * 1e15 / work)
-    nb.compile_model(model, nb.PEAK_RATE, steps)
+    steps = round(pflop * 1e15 / work if pflop else epochs * len(x) / nb.BATCH_SIZE)
+    nb.compile_model(model, factor * nb.PEAK_RATE, steps)
     data = nb.training_batches(x, y, seed).repeat().take(steps)
     matrix = keras.random.normal((4096, 4096))
     product, _ = seconds_of(lambda: keras.ops.matmul(matrix, matrix).numpy())
@@ -229,8 +239,13 @@ def train(change, seed, pflop):
     ]
     right = [answers[4].argmax(axis=1) == y_val, sum(answers).argmax(axis=1) == y_val]
     centre, ten = (round(100 * float(share.mean()), 2) for share in right)
-    row = {"change": change, "seed": seed, "pflop": pflop, "steps": steps}
-    return row | {"speed": round(speed, 2), "centre": centre, "ten": ten}
+    return {"steps": steps, "speed": round(speed, 2), "centre": centre, "ten": ten}
+
+
+def in_a_process(function, *arguments, **options):
+    """Calls a function in a process of its own, so that no two trainings share anything."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments, options)
 
 
 def effects(rows, key):
@@ -295,13 +310,14 @@ def main():
     for seed in arguments.seeds:
         for change in dict.fromkeys(changes):
             task = (change, seed, arguments.pflop)
-            if task in [(row["change"], row["seed"], row["pflop"]) for row in rows]:
+            done = [row for row in rows if "note" not in row]
+            if task in [(row["change"], row["seed"], row["pflop"]) for row in done]:
                 continue
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                rows.append(pool.apply(train, task))
+            row = dict(zip(("change", "seed", "pflop"), task))
+            rows.append(row | in_a_process(train, *task))
             print(rows[-1], flush=True)
             out.write_text(json.dumps(rows, indent=1) + "\n")
-    print(table(rows))
+    print(table([row for row in rows if "note" not in row]))
 
 
 if __name__ == "__main__":

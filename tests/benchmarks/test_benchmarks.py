@@ -1,8 +1,10 @@
 """The benchmark: its contenders as published, its clock, and its figures in the README."""
 
+import collections
 import json
 from types import SimpleNamespace
 
+import ablation
 import numpy as np
 import pytest
 import search
@@ -183,3 +185,55 @@ def test_screen_tells_the_changes_apart(mirrored):
     for name in search.SCREEN:
         assert sum(name in c.split(" + ") for c in combinations) == 6
         assert effects[name][0] == pytest.approx(worth[name])
+
+
+@pytest.mark.parametrize("arm", ablation.CHANGES)
+def test_each_arm_changes_what_its_name_says(code_cells, pixels, images, arm):
+    """Its layers are counted; its recipe compiles; its answers are probabilities."""
+    nb = notebook_functions(code_cells)
+    ablation.CHANGES[arm](nb)
+    model = nb.build_alexnet(pixels)
+    kinds = collections.Counter(type(layer).__name__ for layer in model.layers)
+    norms, lrn = kinds["BatchNormalization"], kinds["Sequential"]
+    assert (norms, lrn) == {
+        "no normalisation, weights of He": (0, 0),
+        "LRN for batch normalisation": (0, 2),
+        "as in 2012, weights of He": (0, 2),
+        "four convolutions": (6, 0),
+    }.get(arm, (7, 0))
+    assert kinds["Conv2D"] == (4 if arm == "four convolutions" else 5)
+    assert kinds["ReLU"] == {"tanh for ReLU": 0, "four convolutions": 6}.get(arm, 7)
+    nb.compile_model(model, 0.01, 10)
+    answers = model(nb.augment(images[:8], (1, 2)), training=True)
+    np.testing.assert_allclose(np.sum(answers, axis=1), 1, rtol=1e-5)
+
+
+def test_lrn_stands_where_the_paper_has_it(code_cells, pixels):
+    nb = notebook_functions(code_cells)
+    ablation.CHANGES["as in 2012, weights of He"](nb)
+    model = nb.build_alexnet(pixels)
+    for name in ("pool1", "pool2"):
+        kinds = [type(layer).__name__ for layer in model.get_layer(name).layers]
+        assert kinds == ["Bias", "ReLU", "LocalResponseNormalization", "MaxPooling2D"]
+    ones = {
+        v.path.split("/")[-2] for v in model.variables if "bias" in v.path and v[0] == 1
+    }
+    assert ones == {"bias_conv2", "bias_conv4", "bias_conv5", "bias_fc6", "bias_fc7"}
+    spread = np.std(model.get_layer("fc6").get_weights()[0])
+    assert spread == pytest.approx((2 / 1152) ** 0.5, rel=0.05)
+
+
+def test_rate_at_the_edge_of_the_grid_widens_it(monkeypatch, tmp_path):
+    """An arm that is best at an eighth of the rate: the grid grows down to a sixteenth."""
+    asked = []
+
+    def train(function, arm, seed, factor, **options):
+        asked.append(factor)
+        return {"centre": -abs(np.log2(factor) + 3), "ten": 0}
+
+    monkeypatch.setattr(ablation, "in_a_process", train)
+    rows = ablation.Rows(tmp_path / "rows.json", 5)
+    assert rows.best_factor("constant rate") == 1 / 8
+    assert sorted(asked) == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2]
+    assert ablation.Rows(tmp_path / "rows.json", 5).best_factor("constant rate") == 1 / 8
+    assert len(asked) == 6  # what was trained is not trained again

@@ -1,0 +1,254 @@
+"""What is each idea worth? Trains the notebook's network with one thing out or put back.
+
+    python tests/benchmarks/ablation.py --epochs 5 --seeds 1 2 3
+
+first looks for each arm's peak rate on a seed that is not reported: half the notebook's
+rate, the rate, and twice it; while the best of them lies at the edge, the grid grows there
+by another factor of two. Then trains each arm at its rate with all seeds, as many steps and
+the same order of images for all, and prints the differences to the whole network on the
+5,000 validation images with their standard errors. Each training is kept in ablation.json
+beside this file, and none is done twice: the command can be stopped and goes on where it
+was. The test images take no part.
+"""
+
+import argparse
+import functools
+import json
+import os
+import re
+import statistics
+from pathlib import Path
+
+import numpy as np
+import search
+from search import in_a_process, settings, smoothing, use_optimizer
+
+RESULTS = Path(__file__).with_name("ablation.json")
+WHOLE = "the whole network"
+GRID_SEED = 0
+PAPER = {  # what the paper says of an arm
+    "four convolutions": "about 2 points (top-1), section 7",
+    "2 x 2 pools": "0.4 points (top-1), section 3.4",
+}
+
+
+def swap(replace):
+    """Returns a change that copies each new network, layer by layer.
+
+    replace(nb, model, layer): what stands in the place of a layer; None for a copy of it.
+    """
+
+    def change(nb):
+        build = nb.build_alexnet
+
+        def clone(model, layer):
+            if layer.name == "pixels":
+                return layer
+            new = replace(nb, model, layer)
+            return layer.from_config(layer.get_config()) if new is None else new
+
+        def build_changed(pixels):
+            model = build(pixels)
+            function = functools.partial(clone, model)
+            return nb.keras.models.clone_model(model, clone_function=function)
+
+        nb.build_alexnet = build_changed
+
+    return change
+
+
+def without(idea):
+    """Returns a change that takes out one of the ideas in the notebook's SWAPS."""
+
+    def replace(nb, model, layer):
+        kind, instead = nb.SWAPS[idea]
+        return instead(layer) if isinstance(layer, kind) else None
+
+    return swap(replace)
+
+
+def drawn(nb, bias=0.0):
+    """Lets each new network start with He's weights; `bias` where the paper has ones."""
+    build = nb.build_alexnet
+
+    def build_drawn(pixels):
+        model = build(pixels)
+        nb.draw_weights(model, nb.size_of_he)
+        for variable in model.variables:
+            if re.search("bias_(conv[245]|fc)", variable.path):
+                variable.assign(np.full(variable.shape, bias))
+        return model
+
+    nb.build_alexnet = build_drawn
+
+
+def biases_alone(nb, model, layer):
+    """A bias for each channel in place of its batch normalisation."""
+    from contenders import Bias
+
+    if isinstance(layer, nb.layers.BatchNormalization):
+        main = [old for old in model.layers if hasattr(old, "kernel") or old is layer]
+        return Bias(name=f"bias_{main[main.index(layer) - 1].name}")
+    return None
+
+
+def lrn_instead(nb, model, layer):
+    """Bias, ReLU, response normalisation, pool in the first two stages; then biases."""
+    from contenders import Bias
+
+    if layer.name in ("pool1", "pool2"):
+        bias = Bias(name=layer.name.replace("pool", "bias_conv"))
+        pool = layer.from_config(layer.get_config())
+        parts = [bias, nb.layers.ReLU(), nb.LocalResponseNormalization(), pool]
+        return nb.keras.Sequential(parts, name=layer.name)
+    if isinstance(layer, nb.layers.BatchNormalization):
+        before = model.layers[model.layers.index(layer) - 1]
+        if before.name in ("pool1", "pool2"):
+            return nb.layers.Identity()
+    return biases_alone(nb, model, layer)
+
+
+def four_convolutions(nb, model, layer):
+    """No conv4, nor what belongs to it."""
+    first = [old.name for old in model.layers].index("conv4")
+    gone = model.layers[first : first + 3]
+    return nb.layers.Identity() if layer in gone else None
+
+
+def no_augmentation(nb):
+    """The centre of each image, always."""
+    nb.augment = lambda images, seed: nb.centre_crop(images)
+
+
+def constant_rate(nb):
+    nb.Triangle = lambda peak, steps: peak
+
+
+def rate_by_steps(nb):
+    """Divided by 10 three times: after a half, three quarters and seven eighths."""
+
+    def schedule(peak, steps):
+        borders = [steps // 2, 3 * steps // 4, 7 * steps // 8]
+        rates = [peak / 10**n for n in range(4)]
+        return nb.keras.optimizers.schedules.PiecewiseConstantDecay(borders, rates)
+
+    nb.Triangle = schedule
+
+
+def plain_momentum(nb):
+    """Momentum without Nesterov's look ahead."""
+
+    def optimizer(rate, nesterov, **options):
+        return plain(rate, **options)
+
+    plain = nb.keras.optimizers.SGD
+    use_optimizer(nb, optimizer)
+
+
+def chain(*changes):
+    """Returns a change that makes several, one after another."""
+
+    def change(nb):
+        for part in changes:
+            part(nb)
+
+    return change
+
+
+recipe_of_2012 = chain(smoothing(0), plain_momentum)
+CHANGES = {
+    WHOLE: settings(),
+    "tanh for ReLU": without("ReLU"),
+    "no normalisation, weights of He": chain(swap(biases_alone), drawn),
+    "LRN for batch normalisation": chain(swap(lrn_instead), drawn),
+    "2 x 2 pools": without("overlapping pools"),
+    "four convolutions": swap(four_convolutions),
+    "no augmentation": no_augmentation,
+    "no dropout": settings(DROPOUT=0.0),
+    "constant rate": constant_rate,
+    "no weight decay": settings(WEIGHT_DECAY=0.0),
+    "no label smoothing": smoothing(0),
+    "as in 2012, weights of He": chain(
+        recipe_of_2012, rate_by_steps, swap(lrn_instead), functools.partial(drawn, bias=1.0)
+    ),
+    "then batch normalisation": chain(recipe_of_2012, rate_by_steps),
+    "then the rate of today": recipe_of_2012,
+}
+
+
+class Rows:
+    """The trainings that were done, in a file; trains what is missing."""
+
+    def __init__(self, path, epochs):
+        self.path, self.epochs = path, epochs
+        self.rows = json.loads(path.read_text()) if path.exists() else []
+
+    def get(self, arm, factor, seed):
+        """Returns the row of an arm at a rate with a seed."""
+        key = {"change": arm, "factor": factor, "seed": seed, "epochs": self.epochs}
+        for row in self.rows:
+            if key.items() <= row.items():
+                return row
+        options = {"epochs": self.epochs, "factor": factor, "module": "ablation"}
+        self.rows.append(key | in_a_process(search.train, arm, seed, **options))
+        print(self.rows[-1], flush=True)
+        self.path.write_text(json.dumps(self.rows, indent=1) + "\n")
+        return self.rows[-1]
+
+    def best_factor(self, arm):
+        """Returns the factor on the notebook's rate that suits an arm best."""
+        grid = [0.5, 1.0, 2.0]
+        while True:
+            found = [self.get(arm, factor, GRID_SEED)["centre"] for factor in grid]
+            best = grid[found.index(max(found))]
+            if best == grid[0]:
+                grid.insert(0, best / 2)
+            elif best == grid[-1]:
+                grid.append(best * 2)
+            else:
+                return best
+
+
+def table(rows):
+    """Returns the arms, the most valuable first, as Markdown."""
+    reported = [row for row in rows if row["seed"] != GRID_SEED]
+    of = {}
+    for row in reported:
+        of.setdefault(row["change"], {})[row["seed"]] = row
+    lines = []
+    for arm, runs in of.items():
+        cells = [arm, f"{next(iter(runs.values()))['factor']:g}", str(len(runs))]
+        effect = 0.0
+        for key in ("ten", "centre"):
+            gains = [runs[seed][key] - of[WHOLE][seed][key] for seed in runs]
+            effect = statistics.mean(gains)
+            error = statistics.stdev(gains) / len(gains) ** 0.5 if gains[1:] else 0
+            mean = statistics.mean(row[key] for row in runs.values())
+            text = f"{mean:.2f}%" if arm == WHOLE else f"{effect:+.2f} ± {error:.2f}"
+            cells.insert(3, text)
+        lines.append((effect, f"| {' | '.join([*cells, PAPER.get(arm, '')])} |"))
+    head = "| changed | rate x | seeds | centre crop | ten crops | the paper |"
+    return "\n".join([head, "|---" * 6 + "|", *(line for _, line in sorted(lines))])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=float, default=5, help="of each training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go")
+    parser.add_argument("arms", nargs="*", help="names of arms; all, if none")
+    arguments = parser.parse_args()
+    unknown = set(arguments.arms) - set(CHANGES)
+    if unknown or GRID_SEED in arguments.seeds:
+        parser.error(f"arms: {list(CHANGES)}; seeds: any but {GRID_SEED}")
+    done = Rows(arguments.out.resolve(), arguments.epochs)
+    os.chdir(search.HERE.parent.parent)
+    for arm in dict.fromkeys([WHOLE, *(arguments.arms or CHANGES)]):
+        factor = done.best_factor(arm)
+        for seed in arguments.seeds:
+            done.get(arm, factor, seed)
+    print(table([row for row in done.rows if row["epochs"] == arguments.epochs]))
+
+
+if __name__ == "__main__":
+    main()
