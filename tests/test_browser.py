@@ -157,6 +157,7 @@ def lab(tmp_path):
     command += ["--IdentityProvider.token=", NOTEBOOK.name]
     copy = ROOT.parent / "shared" / "data" / "cifar10.npz"
     environment = {**os.environ, "SMOKE_TEST": "1"}
+    environment.pop("MPLBACKEND", None)  # the tests' own; a reader has Jupyter's
     if copy.exists():
         environment.setdefault("CIFAR10_NPZ", str(copy))
     with (tmp_path / "log").open("w") as log:

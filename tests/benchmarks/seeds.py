@@ -31,6 +31,7 @@ STORED = "2012"  # the seed of the run that the notebook stores
 THREADS = "TF_NUM_INTRAOP_THREADS"  # how many TensorFlow uses for one operation
 sys.path.append(str(HERE.parent))
 
+import search  # noqa: E402
 from notebook_cells import NOTEBOOK, code_cells_by_id, read_notebook  # noqa: E402
 
 SETTINGS = ("BATCH_SIZE", "DROPOUT", "PEAK_RATE", "WEIGHT_DECAY", THREADS)
@@ -118,6 +119,7 @@ def written_anew(text, notebook, rows):
         f"in ten crops, after {stored['epochs']} epochs.",
         "overview": overview(rows, int(work.replace(",", ""))),
         "seeds": every_seed(rows),
+        "search": search.table(json.loads(search.RESULTS.read_text())),
     }
     for name, block in blocks.items():
         marks = rf"(<!-- {name} -->\n)(?:.*?)(\n<!-- end -->)"

@@ -24,7 +24,7 @@ def contender(request, nb, images, labels):
 def test_each_contender_trains_and_predicts(contender, images):
     contender.compile(12)  # of which two are taken
     before = [value.copy() for value in contender.model.get_weights()]
-    batches = contender.batches().repeat().take(2)
+    batches = contender.batches().unbatch().batch(32).repeat().take(2)
     history = contender.model.fit(batches, shuffle=False, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     after = contender.model.get_weights()
