@@ -81,9 +81,8 @@ def code_cells(notebook):
 def nb(code_cells):
     """The notebook's functions and settings, as a module of their own."""
     module = notebook_functions(code_cells)
-    module.class_names = (
-        "airplane automobile bird cat deer dog frog horse ship truck".split()
-    )
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    module.class_names = names.split()
     return module
 
 

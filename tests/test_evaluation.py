@@ -33,7 +33,7 @@ class Oracle:
 def test_accuracy_and_its_interval(run_cell, images, labels, capsys):
     """30 of 300 are right: 10%, and 1.96 standard errors are 3.4 points."""
     data = {"model": Oracle(), "x_test": images, "y_test": labels, "is_cifar10": True}
-    names = run_cell("evaluate", **data)
+    names = run_cell("evaluate", **run_cell("answer", **data))
     text = capsys.readouterr().out
     assert "centre crop: 10.0%" in text
     assert "ten crops: 10.0% (95% interval 6.6% to 13.4%)" in text
@@ -146,11 +146,7 @@ def test_own_picture_is_used_where_there_is_one(run_cell, small_model, nb, tmp_p
 
 def test_answers_are_checked(run_cell, capsys):
     names = ("side", "weights_of_64", "loss_of_guessing")
-    for answers, said in (
-        ((None, None, None), 0),
-        ((14, 4800, 6.91), 3),
-        ((15, 4864, 2.3), 0),
-    ):
+    for answers, said in (((None,) * 3, 0), ((14, 4800, 6.91), 3), ((15, 4864, 2.3), 0)):
         run_cell("check-answers", **dict(zip(names, answers)))
         text = capsys.readouterr().out
         assert text.count("right") == said and text.count("not yet") == 3 - said

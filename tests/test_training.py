@@ -95,13 +95,8 @@ def test_training_learns_to_tell_bright_from_dark(nb, monkeypatch):
 def session(nb, run_cell, pixels, images, labels, tmp_path, monkeypatch):
     """A function that runs the cell "fit" on the small images, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    data = {
-        "pixels": pixels,
-        "steps_per_epoch": 1,
-        "x_train": images,
-        "y_train": labels,
-        "strategy": nb.tf.distribute.get_strategy(),
-    }
+    data = {"pixels": pixels, "steps_per_epoch": 1, "x_train": images, "y_train": labels}
+    data["strategy"] = nb.tf.distribute.get_strategy()
     validation = nb.fixed_batches(images, labels)
     monkeypatch.setattr(nb, "validation_data", validation, raising=False)
     files = {"MODEL_FILE": "alexnet_cifar10.keras", "CURVES_FILE": "alexnet_cifar10.npz"}
@@ -123,9 +118,8 @@ def test_a_class_can_start_from_the_trained_network(session, images, run_cell, n
 
 def test_fit_run_again_starts_again(session):
     first, again = session(), session()
-    for a, b in zip(
-        first["model"].get_weights(), again["model"].get_weights(), strict=True
-    ):
+    weights = [run["model"].get_weights() for run in (first, again)]
+    for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
 
 

@@ -90,6 +90,23 @@ def identity_kernels(nb):
     nb.convolution = block
 
 
+def identity_start(nb):
+    """The same, but with the other kernels as Keras draws them."""
+    build = nb.build_alexnet
+
+    def build_with_identity(pixels):
+        model = build(pixels)
+        for name in ("conv2", "conv3", "conv4", "conv5"):
+            kernels = model.get_layer(name).get_weights()[0]
+            n = min(kernels.shape[2:])
+            kernels[..., :n] = 0
+            kernels[1, 1, :n, :n] = np.eye(n)
+            model.get_layer(name).set_weights([kernels])
+        return model
+
+    nb.build_alexnet = build_with_identity
+
+
 def cosine(nb):
     """Keras's own schedule: linear up for a fifth of the steps, then half a cosine down."""
 
@@ -144,6 +161,44 @@ def smoothing(factor):
     return change
 
 
+def principal_components(nb):
+    """conv1 starts with the principal components of patches, and their negatives."""
+    build = nb.build_alexnet
+
+    def build_with_components(pixels):
+        model, random = build(pixels), np.random.default_rng(0)
+        some = random.integers(0, len(nb.training_images), 2000)
+        images = np.asarray(pixels(nb.training_images[some]))
+        y, x = random.integers(0, 30, (2, 2000))
+        patches = np.stack(
+            [i[a : a + 3, b : b + 3].ravel() for i, a, b in zip(images, y, x)]
+        )
+        _, vectors = np.linalg.eigh(patches.T @ patches)
+        components = vectors.T[::-1].reshape(27, 3, 3, 3)  # the strongest first
+        kernels = np.concatenate([components, -components])[:48]
+        model.get_layer("conv1").set_weights([np.moveaxis(kernels, 0, -1)])
+        return model
+
+    nb.build_alexnet = build_with_components
+
+
+def shifted(images, seed):
+    """Each image moved by up to two pixels, with its borders reflected."""
+    import tensorflow as tf
+
+    padded = tf.pad(images, [[0, 0], [2, 2], [2, 2], [0, 0]], "REFLECT")
+    size = (2, tf.shape(images)[0], 1)
+    corner = tf.random.stateless_uniform(size, seed + 1, 0, 5, tf.int32)
+    rows = tf.gather(padded, corner[0] + tf.range(32), axis=1, batch_dims=1)
+    return tf.gather(rows, corner[1] + tf.range(32), axis=2, batch_dims=1)
+
+
+def reflected_borders(nb):
+    """Crops that reach up to two pixels beyond the image, which is reflected there."""
+    augment, nb.before_crop = nb.augment, shifted
+    nb.augment = lambda images, seed: augment(shifted(images, seed), seed)
+
+
 def alternating_mirror(nb):
     """Half of the images mirrored in one epoch, the other half in the next."""
     import tensorflow as tf
@@ -163,7 +218,10 @@ def alternating_mirror(nb):
             corner = tf.random.stateless_uniform(size, seed, 0, 33 - nb.CROP, tf.int32)
             rows, columns = corner[0] + tf.range(nb.CROP), corner[1] + tf.range(nb.CROP)
             columns = tf.where(mirrored[:, None], columns[:, ::-1], columns)
-            crops = tf.gather(tf.gather(images, numbers), rows, axis=1, batch_dims=1)
+            chosen = tf.gather(images, numbers)
+            if hasattr(nb, "before_crop"):
+                chosen = nb.before_crop(chosen, seed)
+            crops = tf.gather(chosen, rows, axis=1, batch_dims=1)
             crops = tf.gather(crops, columns, axis=2, batch_dims=1)
             return crops, tf.gather(labels, numbers)
 
@@ -189,8 +247,23 @@ CHANGES = {
     "twice the rate": times(PEAK_RATE=2),
     "twice the weight decay": times(WEIGHT_DECAY=2),
     "averaged weights": averaged_weights,
+    "identity start": identity_start,
+    "principal components": principal_components,
+    "reflected borders": reflected_borders,
 }
-SCREEN = list(CHANGES)[1:12]
+SCREEN = [
+    "identity start",
+    "principal components",
+    "batches of 128, half the rate",
+    "dropout 0.3",
+    "half the weight decay",
+    "alternating mirror",
+    "reflected borders",
+    "gamma fixed",
+    "label smoothing 0.2",
+    "cosine",
+    "averaged weights",
+]
 FIRST_ROW = "++-+++---+-"  # of the design for 12 trainings; the others are this one turned
 
 
@@ -217,7 +290,7 @@ def train(change, seed, pflop=None, epochs=None, factor=1.0, module="search"):
     (images, labels), _ = nb.load_cifar10()
     x, x_val, y, y_val = nb.split_validation(images, labels.ravel())
     del images
-    nb.SEED = seed
+    nb.SEED, nb.training_images = seed, x
     changes = importlib.import_module(module).CHANGES
     for name in change.split(" + "):
         changes[name](nb)

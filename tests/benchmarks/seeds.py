@@ -122,8 +122,8 @@ def written_anew(text, notebook, rows):
         "search": search.table(json.loads(search.RESULTS.read_text())),
     }
     for name, block in blocks.items():
-        marks = rf"(<!-- {name} -->\n)(?:.*?)(\n<!-- end -->)"
-        text = re.sub(marks, rf"\g<1>{block}\g<2>", text, flags=re.DOTALL)
+        marks = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(marks, rf"\g<1>{block}\n\g<2>", text, flags=re.DOTALL)
     return text
 
 

@@ -130,8 +130,9 @@ def test_readme_shows_the_measured_table():
 
 
 @pytest.mark.parametrize("name", search.CHANGES)
-def test_each_change_changes_something(code_cells, pixels, name):
+def test_each_change_changes_something(code_cells, pixels, images, name):
     nb = notebook_functions(code_cells)
+    nb.training_images = images
     plain = vars(nb).copy()
     search.CHANGES[name](nb)
     changed = {key for key in plain if vars(nb)[key] is not plain[key]}
