@@ -176,10 +176,21 @@ def test_effect_of_a_change_in_pairs_is_the_mean_difference():
     assert "| dropout 0.3 | 0.1 | 2 | +2.50 ± 0.50 | +2.50 ± 0.50 |" in table
 
 
+def test_two_changes_that_always_came_together_are_not_told_apart():
+    found = {
+        (search.AS_IT_IS, 1): 80,
+        ("dropout 0.3 + cosine", 1): 82,
+        ("gamma fixed", 1): 83,
+    }
+    effects = search.effects(results(found), "centre")
+    assert effects["dropout 0.3"] == effects["cosine"] == (None, None)
+    assert effects["gamma fixed"][0] == pytest.approx(3)
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_screen_tells_the_changes_apart(mirrored):
     """Eleven effects of different size are found again from twelve trainings."""
-    worth = {name: 2.0**n for n, name in enumerate(search.SCREEN)} | {search.AS_IT_IS: 0.0}
+    worth = {name: 2.0**n for n, name in enumerate(search.SCREEN)} | {search.BASE: 0.0}
     combinations = search.designed(mirrored)
     found = {(c, 1): sum(worth[name] for name in c.split(" + ")) for c in combinations}
     effects = search.effects(results(found), "centre")
