@@ -251,7 +251,7 @@ CHANGES = {
     "principal components": principal_components,
     "reflected borders": reflected_borders,
 }
-BASE = "identity start"  # of all trainings of the screen: without it some did not converge
+BASE = "identity start"  # of all trainings of the screen: without it two fell far behind
 SCREEN = [
     "principal components",
     "batches of 128, half the rate",
