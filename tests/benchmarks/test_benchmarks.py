@@ -5,11 +5,19 @@ import json
 from types import SimpleNamespace
 
 import ablation
+import cost
 import numpy as np
 import pytest
 import search
 import time_to_accuracy
-from contenders import CONTENDERS, Dirac, Triangle, airbench_batches, variance
+from contenders import (
+    CONTENDERS,
+    Dirac,
+    Triangle,
+    airbench_batches,
+    multiply_adds,
+    variance,
+)
 from notebook_cells import NOTEBOOK, notebook_functions
 
 ROOT = NOTEBOOK.parent
@@ -249,3 +257,29 @@ def test_rate_at_the_edge_of_the_grid_widens_it(monkeypatch, tmp_path):
     assert sorted(asked) == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2]
     assert ablation.Rows(tmp_path / "rows.json", 5).best_factor("constant rate") == 1 / 8
     assert len(asked) == 6  # what was trained is not trained again
+
+
+@pytest.mark.parametrize(
+    ("width", "side", "share"), [(1, 28, 1), (0.5, 28, 1 / 4), (1, 56, 4)]
+)
+def test_work_grows_with_the_square_of_width_and_side(code_cells, width, side, share):
+    """Nearly: the first convolution always sees three colours, the pools round."""
+    nb = notebook_functions(code_cells)
+    whole = multiply_adds(cost.build(notebook_functions(code_cells), 1, 28))
+    assert multiply_adds(cost.build(nb, width, side)) / whole == pytest.approx(
+        share, rel=0.1
+    )
+    assert nb.CROP == 28  # for the batches
+
+
+def test_days_of_the_paper():
+    """Two cards of 1.58 TFLOP/s at full speed; 3.16e12 operations a second for two days."""
+    assert cost.days(3.16, 2.5 * 24 * 3600 * 3.16e12) == "2.5 days"
+    assert cost.days(3.16, 3.16e12 * 3600) == "1.0 hours"
+
+
+def test_readme_shows_the_measured_costs():
+    rows = json.loads(cost.RESULTS.read_text())
+    readme = (ROOT / "tests" / "benchmarks" / "README.md").read_text()
+    assert cost.written_anew(readme, rows, cost.work_of_2012()) == readme
+    assert cost.table(rows) in readme and len(rows) == 1 + len(cost.OTHERS)

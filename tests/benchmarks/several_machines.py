@@ -1,0 +1,133 @@
+"""Trains the notebook's network on several machines, each with a part of the images.
+
+    python tests/benchmarks/several_machines.py 192.168.0.7:7654 2 0    # on the first
+    python tests/benchmarks/several_machines.py 192.168.0.7:7654 2 1    # on the second
+
+The same command on each: address and a free port of the first machine, how many machines
+there are, and which one this is. They need `jax` beside the notebook's packages: Keras runs
+on JAX, whose runtime connects them, and `keras.distribution` adds up their gradients. The
+first one saves the network after each epoch, and the log of each stands in its folder. If
+one dies, the others end with a sentence that says so; the same commands again go on after
+the last epoch that was saved.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path += [str(HERE), str(HERE.parent)]
+
+
+def notebook_and_images():
+    """Returns the notebook's functions, and training and validation images and labels."""
+    from notebook_cells import code_cells_by_id, notebook_functions, read_notebook
+
+    nb = notebook_functions(code_cells_by_id(read_notebook()))
+    images, labels = (nb.digits if os.environ.get("DIGITS") else nb.load_cifar10)()[0]
+    return nb, nb.split_validation(images, labels.ravel())
+
+
+def agree_on(values):
+    """Returns the values of the first machine, on all of them."""
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.broadcast_one_to_all(values)
+
+
+def restored(model, file):
+    """Gives a model what the first machine saved. Returns the number of epochs done."""
+    import keras
+    import numpy as np
+
+    model.optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *model.optimizer.variables]
+    values, done = [np.asarray(variable) for variable in variables], np.int32(0)
+    if keras.distribution.distribution().process_id == 0 and file.exists():
+        with np.load(file) as saved:
+            done = saved["epochs"]
+            values = [saved[f"variable_{n}"] for n in range(len(variables))]
+    done, values = agree_on((done, values))
+    for variable, value in zip(variables, values):
+        variable.assign(value)
+    return int(done)
+
+
+def save(model, file, epochs):
+    """Saves all variables and the number of epochs; a half-written file replaces none."""
+    import numpy as np
+
+    variables = [*model.variables, *model.optimizer.variables]
+    values = {f"variable_{n}": np.asarray(v) for n, v in enumerate(variables)}
+    new = file.with_suffix(".new.npz")
+    np.savez(new, epochs=epochs, **values)
+    new.replace(file)
+
+
+def work(address, machines, index, epochs, file):
+    """Trains, as one of so many machines, and prints a line an epoch."""
+    import jax
+    import keras
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")  # TensorFlow only prepares the batches
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    keras.distribution.initialize(address, machines, index)
+    everything = keras.distribution.DataParallel(auto_shard_dataset=False)
+    everything.process_id = index
+    keras.distribution.set_distribution(everything)
+
+    nb, (x, x_val, y, y_val) = notebook_and_images()
+    steps = len(x) // nb.BATCH_SIZE
+    nb.BATCH_SIZE //= machines
+    keras.utils.set_random_seed(nb.SEED)
+    mean, variance = x[::10].mean((0, 1, 2)), x[::10].var((0, 1, 2))
+    model = nb.build_alexnet(nb.layers.Normalization(mean=mean, variance=variance))
+    nb.compile_model(model, nb.PEAK_RATE, epochs * steps)
+    done = restored(model, file)
+    print(f"machine {index} of {machines}: {done} epochs are done", flush=True)
+
+    def after_epoch(epoch, logs):
+        if index == 0:
+            save(model, file, epoch + 1)
+        print(f"epoch {epoch + 1}: loss {logs['loss']:.3f}", flush=True)
+
+    mine = slice(index, None, machines)
+    data = nb.training_batches(x[mine], y[mine], nb.SEED + machines * done + index)
+    each_epoch = keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)
+    options = {"shuffle": False, "verbose": 0, "callbacks": [each_epoch]}
+    model.fit(data.take(steps), epochs=epochs, initial_epoch=done, **options)
+    mine = slice(index, len(x_val) - len(x_val) % machines, machines)
+    right = model.evaluate(nb.fixed_batches(x_val[mine], y_val[mine]), verbose=0)[1]
+    print(f"{right:.1%} of the validation images right", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("address", help="of the first machine, with a free port")
+    parser.add_argument("machines", type=int, help="how many there are")
+    parser.add_argument("index", type=int, help="which one this is, from 0")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--folder", type=Path, default=Path("several_machines"))
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    a = arguments
+    if a.work:
+        return work(a.address, a.machines, a.index, a.epochs, a.folder / "saved.npz")
+    a.folder.mkdir(exist_ok=True)
+    log = a.folder / f"machine_{a.index}.log"
+    command = [sys.executable, __file__, *sys.argv[1:], "--work"]
+    with log.open("w") as file:
+        environment = os.environ | {"KERAS_BACKEND": "jax"}
+        code = subprocess.run(command, env=environment, stderr=file).returncode
+    if code:
+        sys.exit(
+            f"The training ended early, here or on another machine (why: {log}). Run the "
+            "command again on all: it goes on after the last saved epoch."
+        )
+
+
+if __name__ == "__main__":
+    main()

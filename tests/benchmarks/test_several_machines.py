@@ -1,0 +1,70 @@
+"""Two processes on this machine, each with half of the images, as two machines would be.
+
+Skipped where JAX is missing; `.ci/jax` installs it and runs this.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jax", reason="no JAX: .ci/jax installs it")
+COMMAND = Path(__file__).parent / "several_machines.py"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts the two processes on scikit-learn's digits; ends them with the test."""
+    started = []
+
+    def two(epochs):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        options = ["--epochs", str(epochs), "--folder", tmp_path]
+        environment = os.environ | {"DIGITS": "1", "PEAK_RATE": "0.1"}
+        for index in (0, 1):
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, COMMAND, address, "2", str(index), *options],
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    start_new_session=True,
+                )
+            )
+        return started[-2:]
+
+    yield two
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.timeout(500)
+def test_one_dies_the_other_says_so_and_a_restart_goes_on(start, tmp_path):
+    """The second is killed once the first has saved an epoch."""
+    first, second = start(epochs=4)
+    while not (tmp_path / "saved.npz").exists():
+        assert first.poll() is None, first.communicate()[0]
+        time.sleep(0.1)
+    os.killpg(second.pid, signal.SIGKILL)
+    said, _ = first.communicate(timeout=200)
+    assert first.returncode == 1
+    assert "goes on after the last saved epoch" in said.splitlines()[-1]
+
+    outputs = [process.communicate()[0] for process in start(epochs=4)]
+    done = [int(re.search(r"(\d+) epochs are done", text)[1]) for text in outputs]
+    assert done[0] == done[1] >= 1
+    losses = [re.findall(r"epoch (\d+): loss (.*)", text) for text in outputs]
+    assert losses[0] == losses[1] and len(losses[0]) == 4 - done[0]
+    shares = [re.search(r"(.*)% of the validation images", text)[1] for text in outputs]
+    assert shares[0] == shares[1]
+    assert float(losses[0][-1][1]) < 2.3  # of guessing
