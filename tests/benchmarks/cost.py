@@ -11,7 +11,6 @@ it on an otherwise idle machine (ten minutes).
 
 import json
 import os
-import re
 import resource
 import sys
 import time
@@ -29,6 +28,7 @@ from notebook_cells import (  # noqa: E402, before TensorFlow
     read_notebook,
 )
 from search import in_a_process  # noqa: E402
+from seeds import filled  # noqa: E402
 
 AS_IT_IS = {"images": 45_000, "width": 1, "side": 28, "devices": 1}
 OTHERS = [
@@ -147,7 +147,7 @@ def table(rows):
         epoch = 6 * row["multiply_adds"] * row["images"] / 1e12
         lines.append(
             f"| {what(row)} | {row['parameters']:,} | {row['multiply_adds'] / 1e6:.0f} "
-            f"million | {epoch:.1f} TFLOP | {row['share']} | {row['memory']} GiB |"
+            f"million | {epoch:.1f} TFLOP | {row['share']:.2f} | {row['memory']:.2f} GiB |"
         )
     return "\n".join(lines)
 
@@ -184,7 +184,7 @@ def draw(rows, path):
 
     plt.style.use("tableau-colorblind10")
     figure, axes = plt.subplots(
-        2, 4, figsize=(12, 5), sharey="row", sharex="col", layout="constrained"
+        2, 4, figsize=(12, 6), sharey="row", sharex="col", layout="constrained"
     )
     for column, key in enumerate(AS_IT_IS):
         rest = {k: v for k, v in AS_IT_IS.items() if k != key}
@@ -196,7 +196,7 @@ def draw(rows, path):
             axis.grid(alpha=0.3)
         axes[1, column].set(xlabel=UNITS.get(key, key))
     axes[0, 0].set(ylabel="peak memory (GiB)", ylim=(0, None))
-    axes[1, 0].set(ylabel="speed / matrix product's", ylim=(0, None))
+    axes[1, 0].set(ylabel="relative speed", ylim=(0, None))
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -204,10 +204,7 @@ def draw(rows, path):
 def written_anew(text, rows, multiply_adds):
     """Returns the README with the two blocks of this command made from its figures."""
     blocks = {"cost": table(rows), "imagenet": projection(rows, multiply_adds)}
-    for name, block in blocks.items():
-        marks = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        text = re.sub(marks, rf"\g<1>{block}\n\g<2>", text, flags=re.DOTALL)
-    return text
+    return filled(text, blocks)
 
 
 def work_of_2012():

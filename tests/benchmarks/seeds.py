@@ -109,6 +109,14 @@ def overview(rows, multiply_adds):
     return "\n".join(lines)
 
 
+def filled(text, blocks):
+    """Returns a text in which what stands between the marks of each name is its block."""
+    for name, block in blocks.items():
+        marks = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(marks, rf"\g<1>{block}\n\g<2>", text, flags=re.DOTALL)
+    return text
+
+
 def written_anew(text, notebook, rows):
     """Returns a README in which what stands between two marks is from these results."""
     stored = result(notebook, STORED)
@@ -121,10 +129,7 @@ def written_anew(text, notebook, rows):
         "seeds": every_seed(rows),
         "search": search.table(json.loads(search.RESULTS.read_text())),
     }
-    for name, block in blocks.items():
-        marks = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        text = re.sub(marks, rf"\g<1>{block}\n\g<2>", text, flags=re.DOTALL)
-    return text
+    return filled(text, blocks)
 
 
 def figure(notebook):
