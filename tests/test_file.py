@@ -189,7 +189,7 @@ def test_top_level_holds_what_a_visitor_expects():
 @pytest.mark.parametrize("module", [None, types.SimpleNamespace(__version__="3.9.1")])
 def test_missing_or_old_package_ends_in_one_sentence(run_cell, monkeypatch, module):
     monkeypatch.setitem(sys.modules, "matplotlib", module)
-    with pytest.raises(ImportError, match=r"^matplotlib 3.10 is needed. Run %pip install"):
+    with pytest.raises(ImportError, match=r"matplotlib.+ Run %pip install .*kernel\.$"):
         run_cell("check-packages")
 
 

@@ -13,4 +13,4 @@ def test_peak_memory_of_the_kernel(request, capsys):
     peak = request.config.pluginmanager.get_plugin("notebook-run").peak_memory
     with capsys.disabled():
         print(f"\npeak memory of the notebook: {peak:.2f} GiB")
-    assert 0.3 < peak <= 2.2
+    assert 0.3 < peak <= 2

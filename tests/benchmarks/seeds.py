@@ -34,7 +34,7 @@ sys.path.append(str(HERE.parent))
 import search  # noqa: E402
 from notebook_cells import NOTEBOOK, code_cells_by_id, read_notebook  # noqa: E402
 
-SETTINGS = ("BATCH_SIZE", "DROPOUT", "PEAK_RATE", "WEIGHT_DECAY", THREADS)
+SETTINGS = ("BATCH_SIZE", "DROPOUT", "PEAK_RATE", "WEIGHT_DECAY", "KERAS_BACKEND", THREADS)
 
 
 def changed_settings():

@@ -5,6 +5,8 @@ import json
 from types import SimpleNamespace
 
 import ablation
+import airbench_parts
+import contenders
 import cost
 import numpy as np
 import pytest
@@ -137,7 +139,10 @@ def test_readme_shows_the_measured_table():
     assert {row["name"] for row in rows} == set(CONTENDERS)
 
 
-@pytest.mark.parametrize("name", search.CHANGES)
+OURS = [name for name in search.CHANGES if name not in airbench_parts.CHANGES]
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_each_change_changes_something(code_cells, pixels, images, name):
     nb = notebook_functions(code_cells)
     nb.training_images = images
@@ -148,6 +153,23 @@ def test_each_change_changes_something(code_cells, pixels, images, name):
     model = nb.build_alexnet(pixels)
     nb.compile_model(model, nb.PEAK_RATE, 10)
     assert 0 <= float(model.optimizer.learning_rate) < nb.PEAK_RATE
+
+
+@pytest.mark.parametrize("part", airbench_parts.CHANGES)
+def test_each_part_of_airbench94_is_replaced(code_cells, images, monkeypatch, part):
+    for name in ("Dirac", "gelu", "group", "layers", "BIAS_SCALER", "SEED"):
+        monkeypatch.setattr(contenders, name, getattr(contenders, name))  # put back after
+    monkeypatch.setattr(contenders.Airbench, "look_ahead", contenders.Airbench.look_ahead)
+    nb = notebook_functions(code_cells)
+    nb.training_images = images
+    airbench_parts.airbench94(nb)
+    plain = vars(nb) | vars(contenders) | vars(contenders.Airbench)
+    airbench_parts.CHANGES[part](nb)
+    changed = vars(nb) | vars(contenders) | vars(contenders.Airbench)
+    assert any(changed[key] is not plain[key] for key in plain)
+    model = nb.build_alexnet(None)
+    nb.compile_model(model, None, 10)
+    assert len(nb.ten_crops(images)) == 8 and nb.ten_crops(images)[4] is images
 
 
 def test_alternating_mirror_turns_each_image_every_other_epoch(code_cells):
