@@ -133,8 +133,8 @@ def test_loss_that_becomes_no_number_ends_in_one_sentence(session, tmp_path, cap
     assert not list(tmp_path.glob("*.keras"))  # a broken network is not saved
 
 
-def predicts_the_same_elsewhere(model, crops):
-    """Compares with a process that has TensorFlow and nothing of the notebook."""
+def predicts_the_same_elsewhere(crops):
+    """Loads the saved model here and where only TensorFlow is, without the notebook."""
     np.save("crops.npy", crops)
     code = """
         import keras, numpy as np
@@ -144,7 +144,8 @@ def predicts_the_same_elsewhere(model, crops):
     command = [sys.executable, "-c", textwrap.dedent(code)]
     elsewhere = os.environ | {"KERAS_BACKEND": "tensorflow"}
     subprocess.run(command, check=True, timeout=300, env=elsewhere)
-    expected = model.predict(crops, verbose=0)
+    here = keras.saving.load_model("alexnet_cifar10.keras", compile=False)
+    expected = here.predict(crops, verbose=0)
     np.testing.assert_allclose(np.load("found.npy"), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -181,7 +182,7 @@ def test_several_devices_learn_what_one_learns(tmp_path, count):
             losses.append(history["loss"][-1])
         assert nb.devices[1:] and abs(losses[1] / losses[0] - 1) < 1 / 3, losses
         model.save("alexnet_cifar10.keras")
-        predicts_the_same_elsewhere(model, nb.centre_crop(images))
+        predicts_the_same_elsewhere(nb.centre_crop(images))
         """
     start_python(code, tmp_path, SIMULATED.replace("COUNT", str(count)))
 
