@@ -159,7 +159,7 @@ nb.tf.config.set_logical_device_configuration(cpu, each)
 """
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_devices_learn_what_one_learns(tmp_path, count):
     """Simulated ones, chosen by the notebook; the same batches of five grey levels.
 
