@@ -143,6 +143,33 @@ def fast_beta(nb):
     use_optimizer(nb, SGD)
 
 
+def muon(share):
+    """Returns a change: Muon for the convolutions, with so large a share of the rate.
+
+    Each step of a kernel is made orthogonal by Keras's keras.optimizers.Muon, which does so
+    for matrices alone and leaves kernels of convolutions to AdamW (K. Jordan, 2024). All
+    else is left to SGD.
+    """
+
+    def change(nb):
+        orthogonal = nb.keras.optimizers.Muon().zeropower_via_newtonschulz5
+
+        class SGD(nb.keras.optimizers.SGD):
+            def update_step(self, gradient, variable, rate):
+                if len(variable.shape) != 4:
+                    return super().update_step(gradient, variable, rate)
+                momentum = self.momentums[self._get_variable_index(variable)]
+                self.assign(momentum, self.momentum * momentum + gradient)
+                ahead = self.momentum * momentum + gradient  # Nesterov
+                matrix = nb.keras.ops.reshape(ahead, (-1, variable.shape[-1]))
+                step = nb.keras.ops.reshape(orthogonal(matrix, 5), variable.shape)
+                self.assign_sub(variable, share * rate * step)
+
+        use_optimizer(nb, SGD)
+
+    return change
+
+
 def fixed_gamma(nb):
     """Batch normalisation without gamma, the learned factor of each channel."""
     norm = functools.partial(nb.layers.BatchNormalization, scale=False)
@@ -256,6 +283,8 @@ CHANGES = {
     "identity start": identity_start,
     "principal components": principal_components,
     "reflected borders": reflected_borders,
+    "Muon": muon(0.15),
+    "Muon, twice its rate": muon(0.3),
     **airbench_parts.CHANGES,
 }
 BASE = "identity start"  # of all trainings of the screen: without it two fell far behind

@@ -198,6 +198,20 @@ def results(accuracies):
     ]
 
 
+def test_step_of_muon_is_orthogonal_whatever_the_gradient(code_cells):
+    nb = notebook_functions(code_cells)
+    search.CHANGES["Muon"](nb)
+    kernel = nb.keras.Variable(np.zeros((3, 3, 8, 16), "float32"))
+    optimizer = nb.keras.optimizers.SGD(1.0, momentum=0.9, nesterov=True)
+    optimizer.build([kernel])
+    gradient = np.random.default_rng(0).normal(size=kernel.shape) * np.linspace(1, 5, 16)
+    optimizer.apply([gradient.astype("float32")])
+    step = np.reshape(kernel, (72, 16)) / 0.15
+    singular = np.linalg.svd(step, compute_uv=False)
+    assert singular.min() > 0.6 and singular.max() < 1.3
+    assert np.sum(step * gradient.reshape(72, 16)) < 0  # downhill
+
+
 def test_effect_of_a_change_in_pairs_is_the_mean_difference():
     """Differences of 2 and 3: the mean is 2.5, its standard error a half."""
     plain, changed = search.AS_IT_IS, "dropout 0.3"
