@@ -159,24 +159,24 @@ nb.tf.config.set_logical_device_configuration(cpu, each)
 def test_several_devices_learn_what_one_learns(tmp_path, count):
     """Simulated ones, chosen by the notebook; the same batches of five grey levels.
 
-    On TensorFlow each device normalises its own part of a batch: losses agree to a half.
+    On TensorFlow each device normalises its own part of a batch: losses agree to a third.
     """
     code = """
         from test_training import predicts_the_same_elsewhere
         exec(code_cells["device"].source, vars(nb))
-        labels, losses, images = np.arange(600) % 5, [], np.tile(images, (2, 1, 1, 1))
+        labels, losses = np.arange(300) % 5, []
         images = (images // 8 + 45 * labels[:, None, None, None]).astype("uint8")
         nb.MODEL_FILE, nb.CURVES_FILE = "alexnet_cifar10.keras", "curves.npz"
         nb.pixels, nb.x_train, nb.y_train = pixels, images, labels
         nb.validation_data = nb.fixed_batches(images[:60], labels[:60])
-        nb.SEED, nb.EPOCHS, nb.PEAK_RATE, nb.DROPOUT = 1, 4, 0.02, 0.0
-        nb.BATCH_SIZE, nb.steps_per_epoch, nb.SMOKE_TEST = 60, 10, 0
+        nb.SEED, nb.EPOCHS, nb.PEAK_RATE, nb.DROPOUT = 1, 8, 0.02, 0.0
+        nb.BATCH_SIZE, nb.steps_per_epoch, nb.SMOKE_TEST = 60, 5, 0
         for nb.strategy in (nb.tf.distribute.get_strategy(), nb.strategy):
             exec(code_cells["fit"].source, vars(nb))
             curves = np.load("curves.npz")
             assert curves["accuracy"][-1] > 0.9, curves["accuracy"]
             losses.append(curves["loss"][-1])
-        assert nb.devices[1:] and abs(losses[1] / losses[0] - 1) < 1 / 2, losses
+        assert nb.devices[1:] and abs(losses[1] / losses[0] - 1) < 1 / 3, losses
         predicts_the_same_elsewhere(nb.model, nb.centre_crop(images))
         """
     start_python(code, tmp_path, SIMULATED.replace("COUNT", str(count)))
