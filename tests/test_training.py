@@ -33,6 +33,23 @@ def test_weight_decay_shrinks_kernels_only(nb, small_model):
         np.testing.assert_allclose(weight, expected, rtol=1e-6, err_msg=weight.path)
 
 
+def test_steps_of_convolutions_are_orthogonal_all_others_sgds(nb):
+    """Along very unequal directions of the gradient: the same ones, of length 1 or so."""
+    random, scales = np.random.default_rng(0), np.linspace(1, 9, 16)
+    gradients = [random.normal(size=s) * scales for s in ((3, 3, 8, 16), (72, 16))]
+    weights = [keras.Variable(np.zeros(g.shape, "float32")) for g in gradients]
+    ours = nb.KernelMuon(0.5, momentum=0.9, nesterov=True)
+    ours.build(weights)
+    ours.apply([keras.ops.cast(gradient, "float32") for gradient in gradients])
+    kernel, matrix = (np.reshape(weight, (72, 16)) for weight in weights)
+    np.testing.assert_allclose(matrix, -0.5 * 1.9 * gradients[1], rtol=1e-4)
+    left, _, right = np.linalg.svd(gradients[0].reshape(72, 16), full_matrices=False)
+    along = -left.T @ kernel @ right.T / (0.5 * ours.share)
+    lengths = along.diagonal()
+    assert 0.6 < lengths.min() and lengths.max() < 1.3
+    np.testing.assert_allclose(along, np.diag(lengths), atol=1e-3)
+
+
 def train(nb, pixels, images, labels, seed):
     """Trains the notebook's network for two epochs and returns its weights."""
     keras.utils.set_random_seed(seed)
@@ -49,9 +66,9 @@ def start_python(code, folder, before=""):
         sys.path[:0] = [{str(NOTEBOOK.parent / "tests")!r}]
         import numpy as np
         from notebook_cells import code_cells_by_id, notebook_functions, read_notebook
+        exec({before!r})
         code_cells = code_cells_by_id(read_notebook())
         nb = notebook_functions(code_cells)
-        exec({before!r})
         images = np.random.default_rng(0).integers(0, 256, (300, 32, 32, 3), dtype="uint8")
         labels = np.repeat(np.arange(10), 30)
         pixels = nb.layers.Normalization(mean=3 * [128], variance=3 * [5400], name="pixels")
@@ -148,10 +165,11 @@ def predicts_the_same_elsewhere(model, crops):
 SIMULATED = """
 import os
 os.environ |= {"XLA_FLAGS": "--xla_force_host_platform_device_count=COUNT", "NPROC": "8"}
-nb.tf.config.threading.set_inter_op_parallelism_threads(8)  # they wait for one another
-cpu = nb.tf.config.list_physical_devices("CPU")[0]
-each = COUNT * [nb.tf.config.LogicalDeviceConfiguration()]
-nb.tf.config.set_logical_device_configuration(cpu, each)
+import tensorflow as tf
+tf.config.threading.set_inter_op_parallelism_threads(8)  # they wait for one another
+cpu = tf.config.list_physical_devices("CPU")[0]
+each = COUNT * [tf.config.LogicalDeviceConfiguration()]
+tf.config.set_logical_device_configuration(cpu, each)
 """
 
 

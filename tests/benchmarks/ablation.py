@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import search
-from search import in_a_process, settings, smoothing, use_optimizer
+from search import in_a_process, plain_sgd, settings, smoothing
 
 RESULTS = Path(__file__).with_name("ablation.json")
 WHOLE = "the whole network"
@@ -136,13 +136,12 @@ def rate_by_steps(nb):
 
 
 def plain_momentum(nb):
-    """Momentum without Nesterov's look ahead."""
+    """SGD with momentum, without Muon and without Nesterov's look ahead."""
 
     def optimizer(rate, nesterov, **options):
-        return plain(rate, **options)
+        return nb.keras.optimizers.SGD(rate, **options)
 
-    plain = nb.keras.optimizers.SGD
-    use_optimizer(nb, optimizer)
+    nb.KernelMuon = optimizer
 
 
 def chain(*changes):
@@ -168,6 +167,7 @@ CHANGES = {
     "constant rate": constant_rate,
     "no weight decay": settings(WEIGHT_DECAY=0.0),
     "no label smoothing": smoothing(0),
+    "SGD for Muon": plain_sgd,
     "as in 2012, weights of He": chain(
         recipe_of_2012, rate_by_steps, swap(lrn_instead), functools.partial(drawn, bias=1.0)
     ),

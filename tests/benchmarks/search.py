@@ -1,6 +1,6 @@
 """What does a change of network or recipe bring? Trains the notebook's cells with changes.
 
-    python tests/benchmarks/search.py --pflop 0.14 --seeds 1 2 -- "dropout 0.3" "cosine"
+    python tests/benchmarks/search.py --pflop 0.14 --seeds 1 2 -- "dropout 0.5" "cosine"
 
 trains the notebook's network as it is and with each of the changes named (where none is,
 all of CHANGES but airbench94's), for the same arithmetic and with the same seeds, and
@@ -121,53 +121,38 @@ def cosine(nb):
     nb.Triangle = schedule
 
 
-def use_optimizer(nb, make):
-    """Lets the notebook make its optimizer with make() in place of keras.optimizers.SGD."""
-    nb.keras = replaced(nb.keras, optimizers=replaced(nb.keras.optimizers, SGD=make))
-
-
 def averaged_weights(nb):
     """Keras's moving average of the weights, taken over at the end of the training."""
     average = {"use_ema": True, "ema_momentum": 0.99}
-    use_optimizer(nb, functools.partial(nb.keras.optimizers.SGD, **average))
+    nb.KernelMuon = functools.partial(nb.KernelMuon, **average)
 
 
 def fast_beta(nb):
     """Batch normalisation's beta at 16 times the rate of everything else."""
 
-    class SGD(nb.keras.optimizers.SGD):
+    class KernelMuon(nb.KernelMuon):
         def update_step(self, gradient, variable, rate):
             factor = 16 if variable.name == "beta" else 1
             super().update_step(factor * gradient, variable, rate)
 
-    use_optimizer(nb, SGD)
+    nb.KernelMuon = KernelMuon
 
 
-def muon(share):
-    """Returns a change: Muon for the convolutions, with so large a share of the rate.
-
-    Each step of a kernel is made orthogonal by Keras's keras.optimizers.Muon, which does so
-    for matrices alone and leaves kernels of convolutions to AdamW (K. Jordan, 2024). All
-    else is left to SGD.
-    """
+def share_of_muon(factor):
+    """Returns a change that multiplies Muon's share of the rate."""
 
     def change(nb):
-        orthogonal = nb.keras.optimizers.Muon().zeropower_via_newtonschulz5
+        class KernelMuon(nb.KernelMuon):
+            share = factor * nb.KernelMuon.share
 
-        class SGD(nb.keras.optimizers.SGD):
-            def update_step(self, gradient, variable, rate):
-                if len(variable.shape) != 4:
-                    return super().update_step(gradient, variable, rate)
-                momentum = self.momentums[self._get_variable_index(variable)]
-                self.assign(momentum, self.momentum * momentum + gradient)
-                ahead = self.momentum * momentum + gradient  # Nesterov
-                matrix = nb.keras.ops.reshape(ahead, (-1, variable.shape[-1]))
-                step = nb.keras.ops.reshape(orthogonal(matrix, 5), variable.shape)
-                self.assign_sub(variable, share * rate * step)
-
-        use_optimizer(nb, SGD)
+        nb.KernelMuon = KernelMuon
 
     return change
+
+
+def plain_sgd(nb):
+    """Keras's SGD in place of Muon."""
+    nb.KernelMuon = nb.keras.optimizers.SGD
 
 
 def fixed_gamma(nb):
@@ -264,13 +249,15 @@ def alternating_mirror(nb):
     nb.training_batches = training_batches
 
 
+PLAIN = "plain SGD"
 CHANGES = {
     AS_IT_IS: settings(),
+    PLAIN: plain_sgd,
     "kernels 64-192-192-128-128": widths(64, 192, 192, 128, 128),
     "identity kernels": identity_kernels,
     "batches of 128, half the rate": times(BATCH_SIZE=0.5, PEAK_RATE=0.5),
     "half the rate": times(PEAK_RATE=0.5),
-    "dropout 0.3": settings(DROPOUT=0.3),
+    "dropout 0.5": settings(DROPOUT=0.5),
     "half the weight decay": times(WEIGHT_DECAY=0.5),
     "alternating mirror": alternating_mirror,
     "16 times the rate for beta": fast_beta,
@@ -283,15 +270,15 @@ CHANGES = {
     "identity start": identity_start,
     "principal components": principal_components,
     "reflected borders": reflected_borders,
-    "Muon": muon(0.15),
-    "Muon, twice its rate": muon(0.3),
+    "twice Muon's rate": share_of_muon(2),
+    "half Muon's rate": share_of_muon(0.5),
     **airbench_parts.CHANGES,
 }
 BASE = "identity start"  # of all trainings of the screen: without it two fell far behind
 SCREEN = [
     "principal components",
     "batches of 128, half the rate",
-    "dropout 0.3",
+    "dropout 0.5",
     "half the weight decay",
     "alternating mirror",
     "reflected borders",
@@ -387,6 +374,22 @@ def effects(rows, key):
     return dict(zip(unknowns, found))
 
 
+def kinds(rows):
+    """Yields PFLOP, an optimizer's name, and the trainings of this length with it.
+
+    What a change brings may differ from one optimizer to the other, so they do not mix.
+    """
+    for pflop in sorted({row["pflop"] for row in rows}):
+        for suffix in ("", f", {PLAIN}"):
+            chosen = []
+            for row in rows:
+                names = row["change"].split(" + ")
+                if row["pflop"] == pflop and (PLAIN in names) == bool(suffix):
+                    rest = [name for name in names if name != PLAIN] or [AS_IT_IS]
+                    chosen.append(row | {"change": " + ".join(rest)})
+            yield pflop, suffix, chosen
+
+
 def table(rows):
     """Returns the effects of all changes, one block for each length, as Markdown.
 
@@ -394,8 +397,9 @@ def table(rows):
     """
     rows = [row for row in rows if "note" not in row]
     lines = ["| change | PFLOP | trainings | centre crop | ten crops |", "|---" * 5 + "|"]
-    for pflop in sorted({row["pflop"] for row in rows}):
-        chosen = [row for row in rows if row["pflop"] == pflop]
+    for pflop, suffix, chosen in kinds(rows):
+        if not chosen:
+            continue
         centre, ten = effects(chosen, "centre"), effects(chosen, "ten")
         for name in centre:
             texts = [
@@ -404,9 +408,10 @@ def table(rows):
                 else f"{effect:+.2f}" + ("" if error is None else f" ± {error:.2f}")
                 for effect, error in (centre[name], ten[name])
             ]
-            if isinstance(name, int):
-                name, texts = f"seed {name}", [text.lstrip("+") for text in texts]
             count = sum(name in row["change"].split(" + ") for row in chosen)
+            if isinstance(name, int):
+                texts = [text.lstrip("+") for text in texts]
+                name = f"seed {name}{suffix}"
             lines.append(f"| {name} | {pflop} | {count or ''} | {' | '.join(texts)} |")
     return "\n".join(lines)
 

@@ -198,36 +198,22 @@ def results(accuracies):
     ]
 
 
-def test_step_of_muon_is_orthogonal_whatever_the_gradient(code_cells):
-    nb = notebook_functions(code_cells)
-    search.CHANGES["Muon"](nb)
-    kernel = nb.keras.Variable(np.zeros((3, 3, 8, 16), "float32"))
-    optimizer = nb.keras.optimizers.SGD(1.0, momentum=0.9, nesterov=True)
-    optimizer.build([kernel])
-    gradient = np.random.default_rng(0).normal(size=kernel.shape) * np.linspace(1, 5, 16)
-    optimizer.apply([gradient.astype("float32")])
-    step = np.reshape(kernel, (72, 16)) / 0.15
-    singular = np.linalg.svd(step, compute_uv=False)
-    assert singular.min() > 0.6 and singular.max() < 1.3
-    assert np.sum(step * gradient.reshape(72, 16)) < 0  # downhill
-
-
 def test_effect_of_a_change_in_pairs_is_the_mean_difference():
     """Differences of 2 and 3: the mean is 2.5, its standard error a half."""
-    plain, changed = search.AS_IT_IS, "dropout 0.3"
+    plain, changed = search.AS_IT_IS, "dropout 0.5"
     found = {(plain, 1): 80, (plain, 2): 90, (changed, 1): 82, (changed, 2): 93}
     table = search.table(results(found))
-    assert "| dropout 0.3 | 0.1 | 2 | +2.50 ± 0.50 | +2.50 ± 0.50 |" in table
+    assert "| dropout 0.5 | 0.1 | 2 | +2.50 ± 0.50 | +2.50 ± 0.50 |" in table
 
 
 def test_two_changes_that_always_came_together_are_not_told_apart():
     found = {
         (search.AS_IT_IS, 1): 80,
-        ("dropout 0.3 + cosine", 1): 82,
+        ("dropout 0.5 + cosine", 1): 82,
         ("gamma fixed", 1): 83,
     }
     effects = search.effects(results(found), "centre")
-    assert effects["dropout 0.3"] == effects["cosine"] == (None, None)
+    assert effects["dropout 0.5"] == effects["cosine"] == (None, None)
     assert effects["gamma fixed"][0] == pytest.approx(3)
 
 
