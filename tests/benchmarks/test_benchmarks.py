@@ -238,6 +238,7 @@ def test_each_arm_changes_what_its_name_says(code_cells, pixels, images, arm):
     kinds = collections.Counter(type(layer).__name__ for layer in model.layers)
     norms, lrn = kinds["BatchNormalization"], kinds["Sequential"]
     assert (norms, lrn) == {
+        "no normalisation": (0, 0),
         "no normalisation, weights of He": (0, 0),
         "LRN for batch normalisation": (0, 2),
         "as in 2012, weights of He": (0, 2),
