@@ -105,7 +105,7 @@ def main():
     parser.add_argument("address", help="of the first machine, with a free port")
     parser.add_argument("machines", type=int, help="how many there are")
     parser.add_argument("index", type=int, help="which one this is, from 0")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--folder", type=Path, default=Path("several_machines"))
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     a = parser.parse_args()
