@@ -121,11 +121,13 @@ def written_anew(text, notebook, rows):
     """Returns a README in which what stands between two marks is from these results."""
     stored = result(notebook, STORED)
     table = code_cells_by_id(notebook)["table"].outputs[0].text
-    work = re.search(r"multiply-adds then, ([\d,]+) in ours", table)[1]
+    work = re.search(r"multiply-adds then, ([\d,]+) in ours", table)[1].replace(",", "")
+    work, as_stored = int(work), [r for r in rows if r["epochs"] == stored["epochs"]]
     blocks = {
         "result": f"**Result**: **{stored['ten']}%** of the 10,000 test images, each shown "
         f"in ten crops, after {stored['epochs']} epochs.",
-        "overview": overview(rows, int(work.replace(",", ""))),
+        "overview": overview(as_stored, work),
+        "epochs": overview(rows, work),
         "seeds": every_seed(rows),
         "search": search.table(json.loads(search.RESULTS.read_text())),
     }
