@@ -56,6 +56,12 @@ def test_confusion_matrix_shows_errors_only_with_the_truth_in_rows(nb, run_cell,
     assert sorted(set(shown["cells"].ravel())) == ["", "0", "30"]
 
 
+def test_nearest_finds_the_nearest(nb):
+    library = np.arange(10.0).reshape(-1, 1)
+    found = nb.nearest(library, np.array([[2.2], [8.9]]))
+    assert found.tolist() == [[2, 3, 1, 4, 0], [9, 8, 7, 6, 5]]
+
+
 def test_top5_chart_marks_the_truth_and_shows_the_five_best(nb, images):
     probabilities = np.array([[0.0, 0.1, 0.5, 0.2, 0.0, 0.05, 0.15, 0.0, 0.0, 0.0]])
     figure = nb.plot_top5(images[:1], ["cat"], probabilities)
