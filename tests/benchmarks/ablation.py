@@ -8,9 +8,9 @@ reported: half the notebook's rate, the rate, and twice it; while the best of th
 the edge, the grid grows there by another factor of two. All other arms have the rate of the
 whole network. Then trains each arm with all seeds, as many steps and the same order of
 images for all, and prints the differences to the whole network on the 5,000 validation
-images with their standard errors.
-Each training is kept in ablation.json beside this file, and none is done twice: the command
-can be stopped and goes on where it was. The test images take no part.
+images with their standard errors. Each training is kept in ablation.json beside this file,
+and none is done twice: the command can be stopped and goes on where it was. The test images
+take no part.
 """
 
 import argparse

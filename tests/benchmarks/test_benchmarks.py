@@ -280,6 +280,7 @@ def test_rate_at_the_edge_of_the_grid_widens_it(monkeypatch, tmp_path):
     assert sorted(asked) == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2]
     assert ablation.Rows(tmp_path / "rows.json", 5).best_factor("constant rate") == 1 / 8
     assert len(asked) == 6  # what was trained is not trained again
+    assert ablation.OWN_RATE < set(ablation.CHANGES)  # a name with a slip would be ignored
 
 
 @pytest.mark.parametrize(
