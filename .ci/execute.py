@@ -11,7 +11,7 @@ c.NotebookClient.extra_arguments = ["--IPKernelApp.capture_fd_output=False"]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # No time stamps in the file, so that equal runs give equal files.
 c.NotebookClient.record_timing = False
-# A cell's printed lines as one output; of a rewritten line, what stood there last.
+# A cell's printed lines as one output.
 c.NotebookExporter.preprocessors = ["nbconvert.preprocessors.CoalesceStreamsPreprocessor"]
 
 
@@ -22,10 +22,11 @@ def say_section(cell, cell_index):
 
 
 def say_epoch(client, message, cell, cell_index):
-    """Prints the line of an epoch when it is over."""
+    """Prints what Keras says of an epoch: that it begins, and how it ended."""
     text = message["content"].get("text", "") if message["msg_type"] == "stream" else ""
-    if "epoch " in text and text.endswith("\n"):
-        print("   ", text.split("\r")[-1].strip(), flush=True)
+    for line in text.splitlines():
+        if line.startswith("Epoch ") or "val_loss" in line:
+            print("   ", line, flush=True)
     return process_message(client, message, cell, cell_index)
 
 

@@ -57,6 +57,7 @@ def test_training_batches_are_new_each_epoch_and_the_same_for_a_seed(nb, images,
     assert (first != second).any() and (first != other).any()
 
 
-def test_fixed_batches_are_the_centres_in_order(nb, images, labels):
-    x, y = all_batches(nb.fixed_batches(images, labels))
-    assert (x == images[:, 2:30, 2:30]).all() and (y.argmax(axis=1) == labels).all()
+def test_validation_data_are_the_centres_in_order(run_cell, images, labels):
+    some = {"x_train": images, "y_train": labels, "x_val": images[:9], "y_val": labels[:9]}
+    x, y = run_cell("make-batches", **some)["validation_data"]
+    assert (x == images[:9, 2:30, 2:30]).all() and (y.argmax(axis=1) == labels[:9]).all()

@@ -75,7 +75,7 @@ def drawn(nb, bias=0.0):
 
     def build_drawn(pixels):
         model = build(pixels)
-        nb.draw_weights(model, nb.size_of_he)
+        nb.draw_weights(model)
         for variable in model.variables:
             if re.search("bias_(conv[245]|fc)", variable.path):
                 variable.assign(np.full(variable.shape, bias))
@@ -123,7 +123,7 @@ def no_augmentation(nb):
 
 
 def constant_rate(nb):
-    nb.Triangle = lambda peak, steps: peak
+    nb.warmup_cosine = lambda peak, steps: peak
 
 
 def rate_by_steps(nb):
@@ -134,7 +134,7 @@ def rate_by_steps(nb):
         rates = [peak / 10**n for n in range(4)]
         return nb.keras.optimizers.schedules.PiecewiseConstantDecay(borders, rates)
 
-    nb.Triangle = schedule
+    nb.warmup_cosine = schedule
 
 
 def plain_momentum(nb):

@@ -27,14 +27,14 @@ import tensorflow as tf  # noqa: E402
 from contenders import multiply_adds, this_notebook  # noqa: E402
 
 KINDS = {  # what an operation's name holds: what to call it; the first that fits
+    "kernel_muon": "optimizer, with Muon's matrix products",
     "Conv2DBackpropFilter": "convolution, gradient of the kernels",
     "Conv2DBackpropInput": "convolution, gradient of the inputs",
     "Conv2D": "convolution, forward",
     "MatMul": "dense layers",
     "Pool": "pools",
     "norm": "normalisation",
-    "relu": "ReLU",
-    "sgd": "optimizer",
+    "re_lu": "ReLU",
     "dropout": "dropout",
     "": "everything else",
 }

@@ -96,7 +96,8 @@ def work(address, machines, index, epochs, file):
     options = {"shuffle": False, "verbose": 0, "callbacks": [each_epoch]}
     model.fit(data.take(steps), epochs=epochs, initial_epoch=done, **options)
     mine = slice(index, len(x_val) - len(x_val) % machines, machines)
-    right = model.evaluate(nb.fixed_batches(x_val[mine], y_val[mine]), verbose=0)[1]
+    views, one_hot = nb.centre_crop(x_val[mine]), keras.utils.to_categorical(y_val[mine])
+    right = model.evaluate(views, one_hot, batch_size=200, verbose=0)[1]
     print(f"{right:.1%} of the validation images right", flush=True)
 
 

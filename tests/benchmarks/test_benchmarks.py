@@ -209,11 +209,11 @@ def test_effect_of_a_change_in_pairs_is_the_mean_difference():
 def test_two_changes_that_always_came_together_are_not_told_apart():
     found = {
         (search.AS_IT_IS, 1): 80,
-        ("dropout 0.5 + cosine", 1): 82,
+        ("dropout 0.5 + twice the rate", 1): 82,
         ("gamma fixed", 1): 83,
     }
     effects = search.effects(results(found), "centre")
-    assert effects["dropout 0.5"] == effects["cosine"] == (None, None)
+    assert effects["dropout 0.5"] == effects["twice the rate"] == (None, None)
     assert effects["gamma fixed"][0] == pytest.approx(3)
 
 
@@ -247,6 +247,8 @@ def test_each_arm_changes_what_its_name_says(code_cells, pixels, images, arm):
     assert kinds["Conv2D"] == (4 if arm == "four convolutions" else 5)
     assert kinds["ReLU"] == {"tanh for ReLU": 0, "four convolutions": 6}.get(arm, 7)
     nb.compile_model(model, 0.01, 10)
+    has_muon = not arm.startswith(("SGD", "as in", "then"))
+    assert hasattr(model.optimizer, "share") == has_muon
     answers = model(nb.augment(images[:8], (1, 2)), training=True)
     np.testing.assert_allclose(np.sum(answers, axis=1), 1, rtol=1e-5)
 
