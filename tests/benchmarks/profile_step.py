@@ -89,9 +89,9 @@ def main():
         for name, milliseconds in operations(lambda: model.train_on_batch(x, y)):
             kind = next(text for key, text in KINDS.items() if key in name)
             kinds[kind] += milliseconds / 5
-            for layer in model.layers:
-                if f"/{layer.name}/" in name or f"/{layer.name}_" in name:
-                    layers[layer.name] += milliseconds / 5
+            for layer, *_ in nb.describe(model):  # convolutions, pools, dense layers
+                if f"/{layer}/" in name or f"/{layer}_" in name:
+                    layers[layer] += milliseconds / 5
     for title, times in (("by layer", layers), ("by kind", kinds)):
         print(f"\n{title}, ms a step (operations run side by side on the cores)")
         for name, milliseconds in times.most_common(10):
