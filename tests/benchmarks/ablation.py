@@ -8,12 +8,13 @@ reported: half the notebook's rate, the rate, and twice it; while the best of th
 the edge, the grid grows there by another factor of two. All other arms have the rate of the
 whole network. Then trains each arm with all seeds, as many steps and the same order of
 images for all, and prints the differences to the whole network on the 5,000 validation
-images with their standard errors. Each training is kept in ablation.json beside this file,
-and none is done twice: the command can be stopped and goes on where it was. The test images
-take no part.
+images with their standard errors (`seeds.py` takes them to the README beside this file).
+Each training is kept in ablation.json there, and none is done twice: the command can be
+stopped and goes on where it was. The test images take no part.
 """
 
 import argparse
+import collections
 import functools
 import json
 import os
@@ -224,26 +225,44 @@ class Rows:
                 return best
 
 
-def table(rows):
-    """Returns the arms, the most valuable first, as Markdown."""
-    reported = [row for row in rows if row["seed"] != GRID_SEED]
+def effects(rows):
+    """Returns {arm: {"centre": (points, standard error), "ten": ...}} against the whole.
+
+    rows: of ablation.json. Only arms with three reported seeds or more, the most valuable
+    first; the whole network stands first, with its accuracy.
+    """
     of = {}
-    for row in reported:
-        of.setdefault(row["change"], {})[row["seed"]] = row
-    lines = []
+    for row in rows:
+        if row["seed"] != GRID_SEED:
+            of.setdefault(row["change"], {})[row["seed"]] = row
+    found = {}
     for arm, runs in of.items():
-        cells = [arm, f"{next(iter(runs.values()))['factor']:g}", str(len(runs))]
-        effect = 0.0
-        for key in ("ten", "centre"):
-            gains = [runs[seed][key] - of[WHOLE][seed][key] for seed in runs]
-            effect = statistics.mean(gains)
-            error = statistics.stdev(gains) / len(gains) ** 0.5 if gains[1:] else 0
-            mean = statistics.mean(row[key] for row in runs.values())
-            text = f"{mean:.2f}%" if arm == WHOLE else f"{effect:+.2f} ± {error:.2f}"
-            cells.insert(3, text)
-        lines.append((effect, f"| {' | '.join([*cells, PAPER.get(arm, '')])} |"))
-    head = "| changed | rate x | seeds | centre crop | ten crops | the paper |"
-    return "\n".join([head, "|---" * 6 + "|", *(line for _, line in sorted(lines))])
+        if len(runs) < 3:
+            continue
+        found[arm] = {}
+        for key in ("centre", "ten"):
+            levels = [of[WHOLE][seed][key] if arm != WHOLE else 0 for seed in runs]
+            gains = [runs[seed][key] - level for seed, level in zip(runs, levels)]
+            error = statistics.stdev(gains) / len(gains) ** 0.5
+            found[arm][key] = statistics.mean(gains), error
+    order = sorted(found, key=lambda arm: (arm != WHOLE, found[arm]["centre"]))
+    return {arm: found[arm] for arm in order}
+
+
+def table(rows):
+    """Returns the effects of all arms with three seeds or more as Markdown."""
+    factors = {row["change"]: row["factor"] for row in rows if row["seed"] != GRID_SEED}
+    seeds = collections.Counter(row["change"] for row in rows if row["seed"] != GRID_SEED)
+    lines = [
+        "| changed | rate | seeds | centre crop | ten crops | the paper |",
+        "|---" * 6 + "|",
+    ]
+    for arm, of in effects(rows).items():
+        percent, sign = ("%", "") if arm == WHOLE else ("", "+")
+        points = [f"{mean:{sign}.2f}{percent} ± {error:.2f}" for mean, error in of.values()]
+        cells = [arm, f"x {factors[arm]:g}", str(seeds[arm]), *points, PAPER.get(arm, "")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main():
@@ -257,12 +276,14 @@ def main():
     if unknown or GRID_SEED in arguments.seeds:
         parser.error(f"arms: {list(CHANGES)}; seeds: any but {GRID_SEED}")
     done = Rows(arguments.out.resolve(), arguments.epochs)
+    if {row["epochs"] for row in done.rows} - {arguments.epochs, arguments.epochs / 2}:
+        parser.error(f"{arguments.out} holds trainings of another length; name another")
     os.chdir(search.HERE.parent.parent)
     for arm in dict.fromkeys([WHOLE, *(arguments.arms or CHANGES)]):
         factor = done.best_factor(arm if arm in OWN_RATE else WHOLE)
         for seed in arguments.seeds:
             done.get(arm, factor, seed)
-    print(table([row for row in done.rows if row["epochs"] == arguments.epochs]))
+    print(table(done.rows))
 
 
 if __name__ == "__main__":

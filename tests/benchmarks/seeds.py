@@ -31,6 +31,7 @@ STORED = "2012"  # the seed of the run that the notebook stores
 THREADS = "TF_NUM_INTRAOP_THREADS"  # how many TensorFlow uses for one operation
 sys.path.append(str(HERE.parent))
 
+import ablation  # noqa: E402
 import search  # noqa: E402
 from notebook_cells import NOTEBOOK, code_cells_by_id, read_notebook  # noqa: E402
 
@@ -132,6 +133,7 @@ def written_anew(text, notebook, rows):
         "epochs": overview(rows, work),
         "seeds": every_seed(rows),
         "search": search.table(json.loads(search.RESULTS.read_text())),
+        "ablation": ablation.table(json.loads(ablation.RESULTS.read_text())),
     }
     return filled(text, blocks)
 

@@ -285,6 +285,20 @@ def test_rate_at_the_edge_of_the_grid_widens_it(monkeypatch, tmp_path):
     assert ablation.OWN_RATE < set(ablation.CHANGES)  # a name with a slip would be ignored
 
 
+def test_effect_of_an_arm_is_its_mean_difference_in_pairs():
+    """-2, -3 and -4 points; the training that chose the rate is not one of them."""
+    found = {ablation.WHOLE: (80, 82, 84), "constant rate": (78, 79, 80), "tanh": (9,)}
+    rows = [
+        {"change": arm, "factor": 2, "seed": seed, "centre": value, "ten": value + 5 + seed}
+        for arm, values in found.items()
+        for seed, value in enumerate([0, *values])
+    ]
+    table = ablation.table(rows)
+    assert "| x 2 | 3 | -3.00 ± 0.58 | -3.00 ± 0.58 |" in table
+    assert "| the whole network | x 2 | 3 | 82.00% ± 1.15 | 89.00% ± 1.73 |" in table
+    assert "tanh" not in table  # one seed says nothing of chance
+
+
 @pytest.mark.parametrize(
     ("width", "side", "share"), [(1, 28, 1), (0.5, 28, 1 / 4), (1, 56, 4)]
 )
