@@ -238,16 +238,15 @@ def test_each_arm_changes_what_its_name_says(code_cells, pixels, images, arm):
     kinds = collections.Counter(type(layer).__name__ for layer in model.layers)
     norms, lrn = kinds["BatchNormalization"], kinds["Sequential"]
     assert (norms, lrn) == {
-        "no normalisation": (0, 0),
         "no normalisation, weights of He": (0, 0),
         "LRN for batch normalisation": (0, 2),
-        "as in 2012, weights of He": (0, 2),
+        "recipe of 2012": (0, 2),
         "four convolutions": (6, 0),
     }.get(arm, (7, 0))
     assert kinds["Conv2D"] == (4 if arm == "four convolutions" else 5)
     assert kinds["ReLU"] == {"tanh for ReLU": 0, "four convolutions": 6}.get(arm, 7)
     nb.compile_model(model, 0.01, 10)
-    has_muon = not arm.startswith(("SGD", "as in", "then"))
+    has_muon = not ("SGD" in arm or "2012" in arm)
     assert hasattr(model.optimizer, "share") == has_muon
     answers = model(nb.augment(images[:8], (1, 2)), training=True)
     np.testing.assert_allclose(np.sum(answers, axis=1), 1, rtol=1e-5)
@@ -255,11 +254,11 @@ def test_each_arm_changes_what_its_name_says(code_cells, pixels, images, arm):
 
 def test_lrn_stands_where_the_paper_has_it(code_cells, pixels):
     nb = notebook_functions(code_cells)
-    ablation.CHANGES["as in 2012, weights of He"](nb)
+    ablation.CHANGES["recipe of 2012"](nb)
     model = nb.build_alexnet(pixels)
     for name in ("pool1", "pool2"):
         kinds = [type(layer).__name__ for layer in model.get_layer(name).layers]
-        assert kinds == ["Bias", "ReLU", "LocalResponseNormalization", "MaxPooling2D"]
+        assert kinds == ["Bias", "ReLU", "OfPixels", "MaxPooling2D"]
     ones = {
         v.path.split("/")[-2] for v in model.variables if "bias" in v.path and v[0] == 1
     }
@@ -278,25 +277,31 @@ def test_rate_at_the_edge_of_the_grid_widens_it(monkeypatch, tmp_path):
 
     monkeypatch.setattr(ablation, "in_a_process", train)
     rows = ablation.Rows(tmp_path / "rows.json", 5)
-    assert rows.best_factor("constant rate") == 1 / 8
+    assert rows.best_factor(ablation.CONSTANT) == 1 / 8
     assert sorted(asked) == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2]
-    assert ablation.Rows(tmp_path / "rows.json", 5).best_factor("constant rate") == 1 / 8
+    assert ablation.Rows(tmp_path / "rows.json", 5).best_factor(ablation.CONSTANT) == 1 / 8
     assert len(asked) == 6  # what was trained is not trained again
     assert ablation.OWN_RATE < set(ablation.CHANGES)  # a name with a slip would be ignored
 
 
 def test_effect_of_an_arm_is_its_mean_difference_in_pairs():
-    """-2, -3 and -4 points; the training that chose the rate is not one of them."""
-    found = {ablation.WHOLE: (80, 82, 84), "constant rate": (78, 79, 80), "tanh": (9,)}
+    """-2, -3, -4 points, and 0, 0, 0; the training that chose the rate is none of them."""
+    found = {
+        ablation.WHOLE: (80, 82, 84),
+        "tanh for ReLU": (78, 79, 80),
+        "no dropout": (80, 82, 84),
+        "2 x 2 pools": (9,),  # one seed says nothing of chance
+    }
     rows = [
-        {"change": arm, "factor": 2, "seed": seed, "centre": value, "ten": value + 5 + seed}
+        {"change": arm, "factor": 2, "seed": seed, "centre": value, "ten": value + 5}
         for arm, values in found.items()
         for seed, value in enumerate([0, *values])
     ]
-    table = ablation.table(rows)
-    assert "| x 2 | 3 | -3.00 ± 0.58 | -3.00 ± 0.58 |" in table
-    assert "| the whole network | x 2 | 3 | 82.00% ± 1.15 | 89.00% ± 1.73 |" in table
-    assert "tanh" not in table  # one seed says nothing of chance
+    points, errors = ablation.effects(rows)
+    assert points["centre"] == points["ten"] == {"tanh for ReLU": -3, "no dropout": 0}
+    assert errors["ten"] == pytest.approx((0.5 / 3) ** 0.5)  # variances of 1 and 0
+    assert list(ablation.for_notebook(rows)[0].items())[-1] == ("tanh for ReLU", 3)
+    assert "| tanh for ReLU | x 2 | -3.00 | -3.00 |  |" in ablation.table(rows)
 
 
 @pytest.mark.parametrize(
