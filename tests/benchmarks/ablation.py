@@ -103,9 +103,16 @@ def lrn_instead(nb, model, layer):
     """
     from contenders import Bias
 
-    class OfPixels(nb.LocalResponseNormalization):
+    class OfPixels(nb.layers.Layer):
+        """The notebook's layer for such pixels; a convolution adds up faster."""
+
         def call(self, inputs):
-            return super().call(PIXELS * inputs) / PIXELS
+            channels = np.arange(inputs.shape[-1])
+            near = np.abs(np.subtract.outer(channels, channels)) <= 2
+            ones = near[None, None].astype("float32")
+            total = nb.keras.ops.conv(inputs**2, ones, padding="same")
+            root = nb.keras.ops.rsqrt(2 + 1e-4 * PIXELS**2 * total)
+            return inputs * root * nb.keras.ops.sqrt(root)
 
     if layer.name in ("pool1", "pool2"):
         bias = Bias(name=layer.name.replace("pool", "bias_conv"))

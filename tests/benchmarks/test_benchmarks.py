@@ -259,6 +259,10 @@ def test_lrn_stands_where_the_paper_has_it(code_cells, pixels):
     for name in ("pool1", "pool2"):
         kinds = [type(layer).__name__ for layer in model.get_layer(name).layers]
         assert kinds == ["Bias", "ReLU", "OfPixels", "MaxPooling2D"]
+    layer = model.get_layer("pool2").layers[2]
+    values = np.random.default_rng(0).normal(size=(2, 3, 3, 8))
+    raw = nb.LocalResponseNormalization()(ablation.PIXELS * values.astype("float32"))
+    np.testing.assert_allclose(layer(values), raw / ablation.PIXELS, rtol=1e-4)
     ones = {
         v.path.split("/")[-2] for v in model.variables if "bias" in v.path and v[0] == 1
     }
