@@ -3,12 +3,13 @@
     python tests/benchmarks/ablation.py --epochs 5 --seeds 1 2 3
 
 first looks for the peak rate of the whole network, and of each arm that changes what a rate
-acts through (those in OWN_RATE), in trainings of half the length and on a seed that is not
-reported: half the notebook's rate, the rate, and twice it; while the best of them lies at
-the edge, the grid grows there by another factor of two. All other arms have the rate of the
-whole network. Then trains each arm with all seeds, as many steps and the same order of
-images for all, and prints the differences to the whole network on the 5,000 validation
-images with their standard errors (`seeds.py` takes them to the README beside this file).
+acts through (those in OWN_RATE), on a seed that is not reported and in trainings of half
+the length (the constant rate's: of all of it, since its best depends on the length): half
+the notebook's rate, the rate, and twice it; while the best of them lies at the edge, the
+grid grows there by another factor of two. All other arms have the rate of the whole
+network. Then trains each arm with all seeds, as many steps and the same order of images for
+all, and prints the differences to the whole network on the 5,000 validation images with
+their standard error (`seeds.py` takes them to the README beside this file).
 Each training is kept in ablation.json there, and none is done twice: the command can be
 stopped and goes on where it was. The test images take no part.
 """
@@ -260,7 +261,8 @@ def effects(rows):
         }
         means = {arm: statistics.mean(found) for arm, found in gains.items()}
         points[key] = dict(sorted(means.items(), key=lambda item: item[1]))
-        spread = statistics.mean(statistics.variance(found) for found in gains.values())
+        variances = [statistics.variance(found) for found in gains.values()]
+        spread = statistics.mean(variances or [float("nan")])  # before there is an arm
         errors[key] = (spread / len(whole)) ** 0.5
     return points, errors
 
