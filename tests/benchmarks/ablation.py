@@ -11,7 +11,8 @@ network. Then trains each arm with all seeds, as many steps and the same order o
 all, and prints the differences to the whole network on the 5,000 validation images with
 their standard error (`seeds.py` takes them to the README beside this file).
 Each training is kept in ablation.json there, and none is done twice: the command can be
-stopped and goes on where it was. The test images take no part.
+stopped and goes on where it was. Give another kind of device its name (`--device H100`):
+differences are taken within a device. The test images take no part.
 """
 
 import argparse
@@ -190,8 +191,8 @@ CHANGES = {
     "recipe of 2012": chain(  # but for the size of the first weights: He's
         recipe_of_2012, rate_by_steps, swap(lrn_instead), functools.partial(drawn, bias=1.0)
     ),
-    "2012 + batch normalisation": chain(recipe_of_2012, rate_by_steps, drawn),
-    "2012 + batch normalisation + cosine": chain(recipe_of_2012, drawn),
+    "2012 with batch normalisation": chain(recipe_of_2012, rate_by_steps, drawn),
+    "2012 with batch normalisation and cosine": chain(recipe_of_2012, drawn),
 }
 OWN_RATE = {  # what a rate acts through: slopes, sizes of the sums, steps, schedule
     "tanh for ReLU",
@@ -200,26 +201,31 @@ OWN_RATE = {  # what a rate acts through: slopes, sizes of the sums, steps, sche
     CONSTANT,
     "SGD for Muon",
     "recipe of 2012",
-    "2012 + batch normalisation",
-    "2012 + batch normalisation + cosine",
+    "2012 with batch normalisation",
+    "2012 with batch normalisation and cosine",
 }
 
 
 class Rows:
     """The trainings that were done, in a file; trains what is missing."""
 
-    def __init__(self, path, epochs):
-        self.path, self.epochs = path, epochs
+    def __init__(self, path, epochs, device):
+        self.path, self.epochs, self.device = path, epochs, device
         self.rows = json.loads(path.read_text()) if path.exists() else []
 
     def get(self, arm, factor, seed):
-        """Returns the row of an arm at a rate with a seed."""
+        """Returns the row of an arm at a rate with a seed.
+
+        In the search for a rate, what another device found will do.
+        """
         is_half = seed == GRID_SEED and arm != CONSTANT  # its best depends on the length
         epochs = self.epochs / 2 if is_half else self.epochs
         key = {"change": arm, "factor": factor, "seed": seed, "epochs": epochs}
-        for row in self.rows:
-            if key.items() <= row.items():
-                return row
+        known = [row for row in self.rows if key.items() <= row.items()]
+        known.sort(key=lambda row: row["device"] != self.device)  # its own first
+        if known and (seed == GRID_SEED or known[0]["device"] == self.device):
+            return known[0]
+        key["device"] = self.device
         options = {"epochs": epochs, "factor": factor, "module": "ablation"}
         self.rows.append(key | in_a_process(search.train, arm, seed, **options))
         print(self.rows[-1], flush=True)
@@ -240,61 +246,70 @@ class Rows:
                 return best
 
 
-def effects(rows):
-    """Returns what arms change in points, and the standard error of one such change.
+def pairs(rows):
+    """Yields an arm's name and its {(device, seed): row}, for arms with three or more.
 
-    rows: of ablation.json. Two dictionaries for "centre" and "ten": {arm: points}, for arms
-    with three reported seeds or more, the dearest first; and the error. It is pooled over
-    the arms, since three differences say little about their own spread.
+    The whole network comes first.
     """
     of = {}
     for row in rows:
         if row["seed"] != GRID_SEED:
-            of.setdefault(row["change"], {})[row["seed"]] = row
-    whole = of.pop(WHOLE)
-    arms = {arm: runs for arm, runs in of.items() if len(runs) >= 3}
-    points, errors = {}, {}
-    for key in ("centre", "ten"):
-        gains = {
-            arm: [runs[seed][key] - whole[seed][key] for seed in runs]
-            for arm, runs in arms.items()
-        }
-        means = {arm: statistics.mean(found) for arm, found in gains.items()}
-        points[key] = dict(sorted(means.items(), key=lambda item: item[1]))
-        variances = [statistics.variance(found) for found in gains.values()]
-        spread = statistics.mean(variances or [float("nan")])  # before there is an arm
-        errors[key] = (spread / len(whole)) ** 0.5
-    return points, errors
+            of.setdefault(row["change"], {})[row["device"], row["seed"]] = row
+    yield WHOLE, of.pop(WHOLE)
+    yield from ((arm, runs) for arm, runs in of.items() if len(runs) >= 3)
+
+
+def effects(rows, key):
+    """Returns {arm: (points, standard error)} for "centre" or "ten", the dearest first.
+
+    rows: of ablation.json. The points are the mean of the differences in pairs. Three
+    differences say little about their own spread, so it is pooled over the arms but for
+    those of 2012; where an arm's own is larger, that one counts.
+    """
+    (_, whole), *arms = pairs(rows)
+    gains = {
+        arm: [runs[at][key] - whole[at][key] for at in runs] for arm, runs in arms
+    }
+    spread = {arm: statistics.variance(found) for arm, found in gains.items()}
+    degrees = {arm: len(found) - 1 for arm, found in gains.items() if "2012" not in arm}
+    squares = sum(spread[arm] * number for arm, number in degrees.items())
+    pooled = squares / max(sum(degrees.values()), 1)
+    found = {
+        arm: (statistics.mean(gain), (max(pooled, spread[arm]) / len(gain)) ** 0.5)
+        for arm, gain in gains.items()
+    }
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def table(rows):
-    """Returns the effects of all arms with three seeds or more as Markdown."""
-    reported = [row for row in rows if row["seed"] != GRID_SEED]
-    factors = {row["change"]: row["factor"] for row in reported}
-    whole = [row for row in reported if row["change"] == WHOLE]
-    points, errors = effects(rows)
-    centre, ten = (statistics.mean(row[key] for row in whole) for key in errors)
+    """Returns the effects of all arms with three pairs or more as Markdown."""
     lines = [
-        "| changed | rate | centre crop | ten crops | lost in the paper |",
-        "|---" * 5 + "|",
-        f"| {WHOLE} | x {factors[WHOLE]:g} | {centre:.2f}% | {ten:.2f}% | |",
+        "| changed | rate | pairs | centre crop | ten crops | lost in the paper |",
+        "|---" * 6 + "|",
     ]
-    for arm, of_centre in points["centre"].items():
-        of_ten, paper = points["ten"][arm], PAPER.get(arm, "")
-        rate = f"x {factors[arm]:g}"
-        lines.append(f"| {arm} | {rate} | {of_centre:+.2f} | {of_ten:+.2f} | {paper} |")
-    both = " | ".join(f"± {error:.2f}" for error in errors.values())
-    return "\n".join([*lines, f"| *standard error of a change* | | {both} | |"])
+    of = dict(pairs(rows))
+    whole = of[WHOLE].values()
+    for device in sorted({row["device"] for row in whole}):
+        chosen = [row for row in whole if row["device"] == device]
+        centre, ten = (statistics.mean(r[key] for r in chosen) for key in ("centre", "ten"))
+        texts = f"x {chosen[0]['factor']:g} | {len(chosen)} | {centre:.2f}% | {ten:.2f}%"
+        lines.append(f"| {WHOLE}, {device} | {texts} | |")
+    of_ten = effects(rows, "ten")
+    for arm, of_centre in effects(rows, "centre").items():
+        rate = ", ".join(sorted({f"x {row['factor']:.3g}" for row in of[arm].values()}))
+        texts = ["{:+.2f} ± {:.2f}".format(*effect) for effect in (of_centre, of_ten[arm])]
+        cells = [arm, rate, str(len(of[arm])), *texts, PAPER.get(arm, "")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def for_notebook(rows):
-    """Returns {arm: points lost} at the centre, the dearest last; the standard error."""
-    points, errors = effects(rows)
+    """Returns {arm: [points lost, standard error]} at the centre, the dearest last."""
     lost = {}
-    for arm, change in reversed(points["centre"].items()):
+    for arm, (change, error) in reversed(effects(rows, "centre").items()):
         paper = f" (paper: {PAPER[arm]})" if arm in PAPER else ""
-        lost[arm + paper] = round(-change, 2)
-    return lost, round(errors["centre"], 2)
+        lost[arm + paper] = [round(-change, 2), round(error, 2)]
+    return lost
 
 
 def main():
@@ -302,12 +317,13 @@ def main():
     parser.add_argument("--epochs", type=float, default=5, help="of each training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go")
+    parser.add_argument("--device", default="CPU", help="name of what it trains on")
     parser.add_argument("arms", nargs="*", help="names of arms; all, if none")
     arguments = parser.parse_args()
     unknown = set(arguments.arms) - set(CHANGES)
     if unknown or GRID_SEED in arguments.seeds:
         parser.error(f"arms: {list(CHANGES)}; seeds: any but {GRID_SEED}")
-    done = Rows(arguments.out.resolve(), arguments.epochs)
+    done = Rows(arguments.out.resolve(), arguments.epochs, arguments.device)
     if {row["epochs"] for row in done.rows} - {arguments.epochs, arguments.epochs / 2}:
         parser.error(f"{arguments.out} holds trainings of another length; name another")
     os.chdir(search.HERE.parent.parent)
@@ -315,7 +331,7 @@ def main():
         factor = done.best_factor(arm if arm in OWN_RATE else WHOLE)
         for seed in arguments.seeds:
             done.get(arm, factor, seed)
-    print(table(done.rows), *for_notebook(done.rows), sep="\n\n")
+    print(table(done.rows), for_notebook(done.rows), sep="\n\n")
 
 
 if __name__ == "__main__":

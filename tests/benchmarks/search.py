@@ -331,7 +331,7 @@ def train(change, seed, pflop=None, epochs=None, factor=1.0, module="search"):
     nb.compile_model(model, factor * nb.PEAK_RATE, steps)
     data = nb.training_batches(x, y, seed).repeat().take(steps)
     matrix = keras.random.normal((4096, 4096))
-    product, _ = seconds_of(lambda: keras.ops.matmul(matrix, matrix).numpy())
+    product, _ = seconds_of(lambda: np.asarray(keras.ops.matmul(matrix, matrix)))
     begin = time.time()
     model.fit(data, shuffle=False, verbose=0)
     speed = work * steps / (time.time() - begin) / (2 * 4096**3 / product)

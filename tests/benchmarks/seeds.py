@@ -35,6 +35,7 @@ import ablation  # noqa: E402
 import search  # noqa: E402
 from notebook_cells import NOTEBOOK, code_cells_by_id, read_notebook  # noqa: E402
 
+KEY = ("epochs", "settings", "device", "seed")  # what tells one result from another
 SETTINGS = ("BATCH_SIZE", "DROPOUT", "PEAK_RATE", "WEIGHT_DECAY", "KERAS_BACKEND", THREADS)
 
 
@@ -47,11 +48,14 @@ def result(notebook, seed, settings=""):
     """Returns what an executed notebook printed on its training and its test."""
     cells = code_cells_by_id(notebook)
     text = "".join(
-        out.get("text", "") for name in ("fit", "evaluate") for out in cells[name].outputs
+        out.get("text", "")
+        for name in ("device", "fit", "evaluate")
+        for out in cells[name].outputs
     )
     seconds = re.findall(r"\d - (\d+)s - ", text)  # one for each epoch
     centre, ten = re.findall(r"test accuracy, [\w ]+: ([\d.]+)%", text)
     return {
+        "device": re.search(r"devices: \['(\w+):", text)[1].upper(),
         "seed": int(seed),
         "epochs": len(seconds),
         "settings": settings,
@@ -74,17 +78,20 @@ def run(seed):
 
 
 def groups(rows):
-    """Yields epochs, settings, and the results that were had with them."""
-    for epochs, settings in sorted({(row["epochs"], row["settings"]) for row in rows}):
-        group = [r for r in rows if (r["epochs"], r["settings"]) == (epochs, settings)]
-        yield epochs, settings, group
+    """Yields epochs, settings, device, and the results that were had with them."""
+
+    def kind(row):
+        return row["epochs"], row["settings"], row["device"]
+
+    for found in sorted({kind(row) for row in rows}):
+        yield *found, [row for row in rows if kind(row) == found]
 
 
 def every_seed(rows):
     """Returns all results as a table in Markdown, with means over seeds."""
     lines = ["| settings | seed | centre crop | ten crops |", "|---" * 4 + "|"]
-    for epochs, settings, group in groups(rows):
-        name = f"`EPOCHS={epochs} {settings}".strip() + "`"
+    for epochs, settings, device, group in groups(rows):
+        name = f"`EPOCHS={epochs} {settings}".strip() + f"` on a {device}"
         for row in group:
             line = "| {seed} | {centre}% | {ten}% |"
             lines.append(f"| {name} " + line.format(**row))
@@ -101,12 +108,12 @@ def overview(rows, multiply_adds):
         "| training | arithmetic | test accuracy, ten crops: mean | lowest to highest |",
         "|---" * 4 + "|",
     ]
-    for epochs, settings, group in groups(rows):
-        if not settings:
-            ten = [row["ten"] for row in group]
+    for epochs, settings, device, group in groups(rows):
+        ten = [row["ten"] for row in group]
+        if len(ten) > 1 and not settings:
             work = 6 * multiply_adds * 45_000 * epochs / 1e15
             lines.append(
-                f"| {epochs} epochs, {len(ten)} seeds | {work:.2f} PFLOP "
+                f"| {epochs} epochs, {len(ten)} seeds, {device} | {work:.2f} PFLOP "
                 f"| {statistics.mean(ten):.1f}% | {min(ten)}% to {max(ten)}% |"
             )
     return "\n".join(lines)
@@ -146,12 +153,12 @@ def figure(notebook):
 
 def main():
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    rows = {(row["epochs"], row["settings"], row["seed"]): row for row in known}
+    rows = {(*map(row.get, KEY),): row for row in known}
     notebook = read_notebook()
     for seed in [None, *sys.argv[1:]]:
         row = run(seed) if seed else result(notebook, STORED)
         print(row, flush=True)
-        rows[row["epochs"], row["settings"], row["seed"]] = row
+        rows[*map(row.get, KEY),] = row
         RESULTS.write_text(json.dumps([rows[key] for key in sorted(rows)], indent=1) + "\n")
     for readme in (ROOT / "README.md", HERE / "README.md"):
         text = readme.read_text()

@@ -280,32 +280,44 @@ def test_rate_at_the_edge_of_the_grid_widens_it(monkeypatch, tmp_path):
         return {"centre": -abs(np.log2(factor) + 3), "ten": 0}
 
     monkeypatch.setattr(ablation, "in_a_process", train)
-    rows = ablation.Rows(tmp_path / "rows.json", 5)
+    rows = ablation.Rows(tmp_path / "rows.json", 5, "CPU")
     assert rows.best_factor(ablation.CONSTANT) == 1 / 8
     assert sorted(asked) == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2]
-    assert ablation.Rows(tmp_path / "rows.json", 5).best_factor(ablation.CONSTANT) == 1 / 8
-    assert len(asked) == 6  # what was trained is not trained again
+    other = ablation.Rows(tmp_path / "rows.json", 5, "H100")
+    assert other.best_factor(ablation.CONSTANT) == 1 / 8
+    assert len(asked) == 6  # what was trained is not trained again, but with other seeds:
+    assert rows.get(ablation.WHOLE, 2, 1)["device"] == "CPU"
+    assert other.get(ablation.WHOLE, 2, 1)["device"] == "H100"
     assert ablation.OWN_RATE < set(ablation.CHANGES)  # a name with a slip would be ignored
+    assert not any(" + " in arm for arm in ablation.CHANGES)  # two changes in one training
 
 
 def test_effect_of_an_arm_is_its_mean_difference_in_pairs():
     """-2, -3, -4 points, and 0, 0, 0; the training that chose the rate is none of them."""
     found = {
-        ablation.WHOLE: (80, 82, 84),
-        "tanh for ReLU": (78, 79, 80),
-        "no dropout": (80, 82, 84),
-        "2 x 2 pools": (9,),  # one seed says nothing of chance
+        (ablation.WHOLE, "CPU"): (80, 82, 84),
+        (ablation.WHOLE, "H100"): (50, 60, 70),
+        ("tanh for ReLU", "CPU"): (78, 79, 80),
+        ("no dropout", "H100"): (50, 60, 70),
+        ("2 x 2 pools", "CPU"): (9,),  # one seed says nothing of chance
     }
     rows = [
-        {"change": arm, "factor": 2, "seed": seed, "centre": value, "ten": value + 5}
-        for arm, values in found.items()
+        {"change": arm, "device": device, "factor": 2, "seed": seed}
+        | {"centre": value, "ten": value + 5}
+        for (arm, device), values in found.items()
         for seed, value in enumerate([0, *values])
     ]
-    points, errors = ablation.effects(rows)
-    assert points["centre"] == points["ten"] == {"tanh for ReLU": -3, "no dropout": 0}
-    assert errors["ten"] == pytest.approx((0.5 / 3) ** 0.5)  # variances of 1 and 0
-    assert list(ablation.for_notebook(rows)[0].items())[-1] == ("tanh for ReLU", 3)
-    assert "| tanh for ReLU | x 2 | -3.00 | -3.00 |  |" in ablation.table(rows)
+    effects = ablation.effects(rows, "ten")
+    assert {arm: points for arm, (points, _) in effects.items()} == {
+        "tanh for ReLU": -3,
+        "no dropout": 0,
+    }
+    assert effects["tanh for ReLU"][1] == pytest.approx((1 / 3) ** 0.5)  # its own spread
+    assert effects["no dropout"][1] == pytest.approx((0.5 / 3) ** 0.5)  # of both
+    last = list(ablation.for_notebook(rows).items())[-1]
+    assert last == ("tanh for ReLU", [3, 0.58])
+    row = "| tanh for ReLU | x 2 | 3 | -3.00 ± 0.58 | -3.00 ± 0.58 |  |"
+    assert row in ablation.table(rows)
 
 
 @pytest.mark.parametrize(
