@@ -145,8 +145,8 @@ def test_own_picture_is_used_where_there_is_one(run_cell, small_model, nb, tmp_p
 
 
 def test_answers_are_checked(run_cell, capsys):
-    names = ("side", "weights_of_64", "loss_of_guessing")
+    names = ("side", "weights", "loss")
     for answers, said in (((None,) * 3, 0), ((14, 4800, 6.91), 3), ((15, 4864, 2.3), 0)):
-        run_cell("check-answers", **dict(zip(names, answers)))
+        run_cell("check-answers", mine=dict(zip(names, answers)))
         text = capsys.readouterr().out
         assert text.count("right") == said and text.count("not yet") == 3 - said

@@ -267,9 +267,7 @@ def effects(rows, key):
     those of 2012; where an arm's own is larger, that one counts.
     """
     (_, whole), *arms = pairs(rows)
-    gains = {
-        arm: [runs[at][key] - whole[at][key] for at in runs] for arm, runs in arms
-    }
+    gains = {arm: [runs[at][key] - whole[at][key] for at in runs] for arm, runs in arms}
     spread = {arm: statistics.variance(found) for arm, found in gains.items()}
     degrees = {arm: len(found) - 1 for arm, found in gains.items() if "2012" not in arm}
     squares = sum(spread[arm] * number for arm, number in degrees.items())

@@ -10,8 +10,8 @@ the notebook stores counts as one of the seeds. The test images take no part in 
 this comes after the choices.
 
 Then, or at once where no seed is given, it writes anew what README.md and the README.md
-beside this file say of these results, each between its two marks, and takes the README's
-figure from the notebook.
+beside this file say of these results, each between its two marks, draws the lengths of
+training, and takes the README's figure from the notebook.
 """
 
 import base64
@@ -119,6 +119,24 @@ def overview(rows, multiply_adds):
     return "\n".join(lines)
 
 
+def draw_lengths(rows, path):
+    """Draws the test accuracy with ten crops against the epochs, a point for each seed."""
+    import matplotlib.pyplot as plt
+
+    plt.style.use("tableau-colorblind10")
+    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for device, marker in (("CPU", "o"), ("GPU", "^")):
+        own = [row for row in rows if not row["settings"] and row["device"] == device]
+        lengths = [row["epochs"] for row in own]
+        axis.semilogx(lengths, [row["ten"] for row in own], marker, label=device)
+    axis.set(xlabel="epochs", ylabel="test accuracy, ten crops, %")
+    axis.set_xticks(ticks := sorted({row["epochs"] for row in rows}), ticks)
+    axis.minorticks_off()
+    axis.legend()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
 def filled(text, blocks):
     """Returns a text in which what stands between the marks of each name is its block."""
     for name, block in blocks.items():
@@ -164,6 +182,7 @@ def main():
         text = readme.read_text()
         readme.write_text(written_anew(text, notebook, [rows[key] for key in sorted(rows)]))
     (ROOT / ".github" / "networks.png").write_bytes(figure(notebook))
+    draw_lengths([rows[key] for key in sorted(rows)], ROOT / ".github" / "epochs.png")
 
 
 if __name__ == "__main__":

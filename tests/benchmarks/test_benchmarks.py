@@ -2,6 +2,7 @@
 
 import collections
 import json
+import re
 from types import SimpleNamespace
 
 import ablation
@@ -11,6 +12,7 @@ import cost
 import numpy as np
 import pytest
 import search
+import seeds
 import time_to_accuracy
 from contenders import (
     CONTENDERS,
@@ -318,6 +320,25 @@ def test_effect_of_an_arm_is_its_mean_difference_in_pairs():
     assert last == ("tanh for ReLU", [3, 0.58])
     row = "| tanh for ReLU | x 2 | 3 | -3.00 ± 0.58 | -3.00 ± 0.58 |  |"
     assert row in ablation.table(rows)
+
+
+def test_notebook_says_what_each_length_brings(notebook):
+    """Where the epochs are set: lengths and means as in the table of seeds.py."""
+    table = seeds.overview(json.loads(seeds.RESULTS.read_text()), 1)
+    said = next(cell.source for cell in notebook.cells if cell.id == "settings-intro")
+    for column in (r"^\| (\d+)", r"([\d.]+%) \| \d"):
+        *first, last = re.findall(column, table, re.MULTILINE)
+        assert f"{', '.join(first)} and {last}" in said
+    readme = (ROOT / "README.md").read_text()
+    assert f"Twenty epochs bring {last}, three {first[0]}." in readme
+
+
+def test_notebook_shows_what_was_measured(nb):
+    """In the same order: eleven ideas or more, then the three of the lower chart."""
+    lost = ablation.for_notebook(json.loads(ablation.RESULTS.read_text()))
+    shown = [(name, list(found)) for name, found in nb.LOST.items()]
+    assert shown == list(lost.items()) and len(lost) >= 11
+    assert ["2012" in name for name in lost] == (len(lost) - 3) * [False] + 3 * [True]
 
 
 @pytest.mark.parametrize(
