@@ -35,7 +35,6 @@ import ablation  # noqa: E402
 import search  # noqa: E402
 from notebook_cells import NOTEBOOK, code_cells_by_id, read_notebook  # noqa: E402
 
-KEY = ("epochs", "settings", "device", "seed")  # what tells one result from another
 SETTINGS = ("BATCH_SIZE", "DROPOUT", "PEAK_RATE", "WEIGHT_DECAY", "KERAS_BACKEND", THREADS)
 
 
@@ -77,14 +76,15 @@ def run(seed):
     return result(notebook, seed, changed_settings())
 
 
+def key(row):
+    """Returns what tells one result from another."""
+    return row["epochs"], row["settings"], row["device"], row["seed"]
+
+
 def groups(rows):
     """Yields epochs, settings, device, and the results that were had with them."""
-
-    def kind(row):
-        return row["epochs"], row["settings"], row["device"]
-
-    for found in sorted({kind(row) for row in rows}):
-        yield *found, [row for row in rows if kind(row) == found]
+    for found in sorted({key(row)[:3] for row in rows}):
+        yield *found, [row for row in rows if key(row)[:3] == found]
 
 
 def every_seed(rows):
@@ -127,10 +127,11 @@ def draw_lengths(rows, path):
     figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for device, marker in (("CPU", "o"), ("GPU", "^")):
         own = [row for row in rows if not row["settings"] and row["device"] == device]
-        lengths = [row["epochs"] for row in own]
-        axis.semilogx(lengths, [row["ten"] for row in own], marker, label=device)
+        epochs, ten = [row["epochs"] for row in own], [row["ten"] for row in own]
+        axis.semilogx(epochs, ten, marker, label=device)
     axis.set(xlabel="epochs", ylabel="test accuracy, ten crops, %")
-    axis.set_xticks(ticks := sorted({row["epochs"] for row in rows}), ticks)
+    lengths = sorted({row["epochs"] for row in rows})
+    axis.set_xticks(lengths, lengths)
     axis.minorticks_off()
     axis.legend()
     figure.savefig(path, dpi=100)
@@ -171,18 +172,19 @@ def figure(notebook):
 
 def main():
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    rows = {(*map(row.get, KEY),): row for row in known}
+    rows = {key(row): row for row in known}
     notebook = read_notebook()
     for seed in [None, *sys.argv[1:]]:
         row = run(seed) if seed else result(notebook, STORED)
         print(row, flush=True)
-        rows[*map(row.get, KEY),] = row
-        RESULTS.write_text(json.dumps([rows[key] for key in sorted(rows)], indent=1) + "\n")
+        rows[key(row)] = row
+        RESULTS.write_text(json.dumps([rows[k] for k in sorted(rows)], indent=1) + "\n")
+    rows = [rows[k] for k in sorted(rows)]
     for readme in (ROOT / "README.md", HERE / "README.md"):
         text = readme.read_text()
-        readme.write_text(written_anew(text, notebook, [rows[key] for key in sorted(rows)]))
+        readme.write_text(written_anew(text, notebook, rows))
     (ROOT / ".github" / "networks.png").write_bytes(figure(notebook))
-    draw_lengths([rows[key] for key in sorted(rows)], ROOT / ".github" / "epochs.png")
+    draw_lengths(rows, ROOT / ".github" / "epochs.png")
 
 
 if __name__ == "__main__":
