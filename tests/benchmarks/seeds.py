@@ -103,14 +103,17 @@ def every_seed(rows):
 
 
 def overview(rows, multiply_adds):
-    """Returns what the notebook's own settings give as a table, a line for each length."""
+    """Returns what the notebook's own settings give as a table, a line for each length.
+
+    A length is shown once three seeds or more have been trained.
+    """
     lines = [
         "| training | arithmetic | test accuracy, ten crops: mean | lowest to highest |",
         "|---" * 4 + "|",
     ]
     for epochs, settings, device, group in groups(rows):
         ten = [row["ten"] for row in group]
-        if len(ten) > 1 and not settings:
+        if len(ten) >= 3 and not settings:
             work = 6 * multiply_adds * 45_000 * epochs / 1e15
             lines.append(
                 f"| {epochs} epochs, {len(ten)} seeds, {device} | {work:.2f} PFLOP "
