@@ -330,7 +330,7 @@ def test_notebook_says_what_each_length_brings(notebook):
         *first, last = re.findall(column, table, re.MULTILINE)
         assert f"{', '.join(first)} and {last}" in said
     readme = (ROOT / "README.md").read_text()
-    assert f"Twenty epochs bring {last}, three {first[0]}." in readme
+    assert f"Forty epochs bring {last}, three {first[0]}." in readme
 
 
 def test_notebook_shows_what_was_measured(nb):
