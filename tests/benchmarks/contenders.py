@@ -2,12 +2,13 @@
 
 Each function takes the notebook's functions `nb`, the training images, (n, 32, 32, 3)
 uint8, and labels, (n,), and returns a Contender. A recipe with a schedule is told how many
-steps fit into the time; one with a constant rate just runs until the time is over.
+steps fit into the time. A recipe with a constant learning rate runs until the time is over.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import common
 import keras
 import numpy as np
 import tensorflow as tf
@@ -30,136 +31,91 @@ class Contender:
 
 def this_notebook(nb, images, labels):
     """The notebook's network and recipe, from its own cells."""
-    mean = images.mean((0, 1, 2))
-    pixels = layers.Normalization(mean=mean, variance=variance(images), name="pixels")
-    model = nb.build_alexnet(pixels)
+    model = nb.build_alexnet()
     return Contender(
         model,
-        lambda steps: nb.compile_model(model, nb.PEAK_RATE, steps),
-        lambda: nb.training_batches(images, labels, SEED),
+        lambda steps: nb.compile_model(model, steps),
+        lambda: nb.make_batches(images, labels, seed=SEED),
         lambda x: nb.predict_ten_crops(model, x),
         scheduled=True,
     )
 
 
-def multiply_adds(model):
-    """The multiply-adds of a model for one image: each weight once at every place."""
-    total = 0
-    for layer in model.layers:
-        if hasattr(layer, "kernel"):
-            places = np.prod(layer.output.shape[1:-1], dtype=int)
-            total += int(np.prod(layer.kernel.shape) * places)
-    return total
-
-
-def variance(images):
-    """The variance of each channel, without a float copy of all images."""
-    pieces = np.array_split(images, 50)
-    squares = sum((p.astype("float64") ** 2).sum((0, 1, 2)) for p in pieces)
-    return squares / (images.size / 3) - images.mean((0, 1, 2)) ** 2
-
-
-def plain_batches(nb, images, labels, size):
+def plain_batches(images, labels, size):
     """Returns shuffled batches without augmentation, as model.fit(x, y) would make them."""
     with tf.device("CPU"):
-        images, labels = tf.constant(images), tf.constant(labels, tf.int32)
-    order = tf.data.Dataset.range(len(images)).shuffle(len(images), seed=SEED).batch(size)
-    data = order.map(lambda i: (tf.gather(images, i), tf.gather(labels, i)))
-    return data.prefetch(2)
+        data = tf.data.Dataset.from_tensor_slices((images, labels.astype("int32")))
+    data = data.shuffle(len(images), seed=SEED).batch(size)
+    return common.without_autotuner(data.prefetch(2))
 
 
-def constant_rate(nb, model, images, labels, size, optimizer):
-    """A tutorial's recipe: constant rate, no augmentation, one view of a test image."""
+def constant_rate(nb, stages, images, labels, size, optimizer):
+    """A tutorial's recipe: a constant learning rate and no augmentation."""
+    model = keras.Sequential([keras.Input((32, 32, 3)), *stages])
     return Contender(
         model,
         lambda steps: model.compile(optimizer, "sparse_categorical_crossentropy"),
-        lambda: plain_batches(nb, images, labels, size),
-        lambda x: model.predict(x, batch_size=250, verbose=0),
+        lambda: plain_batches(images, labels, size),
+        lambda x: nb.predict(model, x),
     )
 
 
 def tensorflow_tutorial(nb, images, labels):
     """The CNN of https://www.tensorflow.org/tutorials/images/cnn: Adam, batches of 32."""
-    model = keras.Sequential(
-        [
-            keras.Input((32, 32, 3)),
-            layers.Rescaling(1 / 255),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(10, activation="softmax"),
-        ]
-    )
-    return constant_rate(nb, model, images, labels, 32, keras.optimizers.Adam())
+    stages = [layers.Rescaling(1 / 255), layers.Conv2D(32, 3, activation="relu")]
+    for _ in range(2):
+        stages += [layers.MaxPooling2D(2), layers.Conv2D(64, 3, activation="relu")]
+    stages += [layers.Flatten(), layers.Dense(64, activation="relu")]
+    stages.append(layers.Dense(10, activation="softmax"))
+    return constant_rate(nb, stages, images, labels, 32, keras.optimizers.Adam())
 
 
 def published_stages(first, pool):
-    """AlexNet's five convolutions at full width, without groups, batch-normalised.
+    """AlexNet at full width, without groups, with batch normalization.
 
-    Batch normalisation follows the ReLU here, as it mostly does in tutorials.
+    Batch normalization follows the ReLU here, as it mostly does in tutorials.
     """
-    same = {"padding": "same", "activation": "relu"}
-    return [
-        first,
-        layers.BatchNormalization(),
-        layers.MaxPooling2D(pool, 2),
-        layers.Conv2D(256, 5, **same),
-        layers.BatchNormalization(),
-        layers.MaxPooling2D(3, 2),
-        layers.Conv2D(384, 3, **same),
-        layers.BatchNormalization(),
-        layers.Conv2D(384, 3, **same),
-        layers.BatchNormalization(),
-        layers.Conv2D(256, 3, **same),
-        layers.BatchNormalization(),
-        layers.MaxPooling2D(3, 2),
-        layers.Flatten(),
-        layers.Dense(4096, activation="relu"),
-        layers.Dropout(0.5),
-        layers.Dense(4096, activation="relu"),
-        layers.Dropout(0.5),
-        layers.Dense(10, activation="softmax"),
-    ]
+
+    def block(kernels, size):
+        convolution = layers.Conv2D(kernels, size, padding="same", activation="relu")
+        return [convolution, layers.BatchNormalization()]
+
+    def hidden():
+        return [layers.Dense(4096, activation="relu"), layers.Dropout(0.5)]
+
+    stages = [first, layers.BatchNormalization(), layers.MaxPooling2D(pool, 2)]
+    stages += [*block(256, 5), layers.MaxPooling2D(3, 2), *block(384, 3), *block(384, 3)]
+    stages += [*block(256, 3), layers.MaxPooling2D(3, 2), layers.Flatten()]
+    return [*stages, *hidden(), *hidden(), layers.Dense(10, activation="softmax")]
 
 
 def alexnet_32(nb, images, labels):
     """AlexNet as tutorials fit it to 32 x 32 pixels: only the first layer is changed.
 
     After http://cswithjames.com/keras-9-1-buildtrain-alexnet-cifar10-dataset-keras/ (first
-    kernels 3 x 3, stride 2; all widths as published); Adam at its default rate.
+    kernels 3 x 3, stride 2; all widths as published); Adam at its default learning rate.
     """
     first = layers.Conv2D(96, 3, strides=2, padding="same", activation="relu")
-    stages = [
-        keras.Input((32, 32, 3)),
-        layers.Rescaling(1 / 255),
-        *published_stages(first, 2),
-    ]
-    model = keras.Sequential(stages)
-    return constant_rate(nb, model, images, labels, 128, keras.optimizers.Adam())
+    stages = [layers.Rescaling(1 / 255), *published_stages(first, 2)]
+    return constant_rate(nb, stages, images, labels, 128, keras.optimizers.Adam())
 
 
 def alexnet_227(nb, images, labels):
-    """AlexNet on images enlarged to 227 x 227: SGD at a rate of 0.001, batches of 32.
+    """AlexNet on images enlarged to 227 x 227: SGD at a learning rate of 0.001.
 
     The recipe of many tutorials, for one
     https://github.com/keshavsingh4522/hacktoberfest/blob/master/Python/alexnet_architecture.py
     """
     first = layers.Conv2D(96, 11, strides=4, activation="relu")
     enlarge = [layers.Resizing(227, 227), layers.Rescaling(1 / 255)]
-    model = keras.Sequential(
-        [keras.Input((32, 32, 3)), *enlarge, *published_stages(first, 3)]
-    )
-    return constant_rate(nb, model, images, labels, 32, keras.optimizers.SGD(0.001))
+    stages = [*enlarge, *published_stages(first, 3)]
+    return constant_rate(nb, stages, images, labels, 32, keras.optimizers.SGD(0.001))
 
 
 # airbench94, written anew in Keras after https://arxiv.org/abs/2404.00498 and
 # https://github.com/KellerJordan/cifar10-airbench (94.0% in 9.9 epochs of 50,000 images).
 AIRBENCH_EPOCHS = 9.9
-BIAS_SCALER = 64  # the rate of the normalisations' biases over that of the weights
+BIAS_SCALER = 64  # the learning rate of the normalizations' biases over the weights'
 MOMENTUM = 0.85
 SCALE = 1 + 1 / (1 - MOMENTUM)
 RATE = 11.5 / SCALE  # for the mean of the loss over a batch of 1024
@@ -167,7 +123,7 @@ DECAY = 0.0153 / SCALE
 
 
 class Triangle(LearningRateSchedule):
-    """From a fifth of the rate up to all of it at 23% of the steps, then down to 7%."""
+    """From a fifth of the peak up to all of it at 23% of the steps, then down to 7%."""
 
     def __init__(self, peak, steps):
         self.peak, self.steps = peak, steps
@@ -180,7 +136,7 @@ class Triangle(LearningRateSchedule):
 
 
 def uniform():
-    """PyTorch's default initialisation of convolutions and dense layers."""
+    """PyTorch's default initialization of convolutions and dense layers."""
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
@@ -196,28 +152,19 @@ class Dirac(keras.initializers.Initializer):
         return tf.constant(kernel, dtype)
 
 
-def gelu(x):
-    """The exact Gaussian error linear unit, PyTorch's default."""
-    return keras.activations.gelu(x, approximate=False)
-
-
 def group(width):
-    """Convolution, pool, normalisation, GELU; then the same without the pool."""
-
-    def norm():
-        return layers.BatchNormalization(momentum=0.6, epsilon=1e-12, scale=False)
-
-    def convolution():
-        return layers.Conv2D(
-            width, 3, padding="same", use_bias=False, kernel_initializer=Dirac()
-        )
-
-    first = [convolution(), layers.MaxPooling2D(2), norm(), layers.Activation(gelu)]
-    return [*first, convolution(), norm(), layers.Activation(gelu)]
+    """Convolution, pool, normalization, GELU; then the same without the pool."""
+    convolution = {"padding": "same", "use_bias": False, "kernel_initializer": Dirac()}
+    norm = {"momentum": 0.6, "epsilon": 1e-12, "scale": False}
+    stages = []
+    for pool in ([layers.MaxPooling2D(2)], []):
+        stages += [layers.Conv2D(width, 3, **convolution), *pool]
+        stages += [layers.BatchNormalization(**norm), layers.Activation("gelu")]
+    return stages
 
 
 class Airbench(keras.Sequential):
-    """The network with its own training step: 64-fold rate for biases, decay, lookahead."""
+    """The network with its own training step: two learning rates and Lookahead."""
 
     def prepare(self, steps):
         """Sets what depends on the number of steps, once the model is compiled."""
@@ -259,31 +206,19 @@ class Airbench(keras.Sequential):
 
 def airbench94(nb, images, labels):
     """airbench94: whitened first layer, alternating flips, Lookahead, triangular rate."""
-    mean, deviation = images.mean((0, 1, 2)), np.sqrt(variance(images))
-    pixels = (images[:5000] - mean) / deviation
+    pixels = (images[:5000] - nb.pixel_mean) / nb.pixel_std
     patches = np.concatenate(
         [pixels[:, y : 31 + y, x : 31 + x] for y in (0, 1) for x in (0, 1)], axis=-1
     ).reshape(-1, 12)
     values, vectors = np.linalg.eigh(patches.T @ patches / len(patches))
     whitening = (vectors / np.sqrt(values + 5e-4)).reshape(2, 2, 3, 12)
 
+    normalize = layers.Normalization(mean=nb.pixel_mean, variance=nb.pixel_std**2)
     whiten = layers.Conv2D(24, 2, use_bias=False, trainable=False, name="fixed")
-    model = Airbench(
-        [
-            keras.Input((32, 32, 3)),
-            layers.Normalization(mean=mean, variance=deviation**2),
-            whiten,
-            Bias(name="whiten_bias"),
-            layers.Activation(gelu),
-            *group(64),
-            *group(256),
-            *group(256),
-            layers.MaxPooling2D(3),
-            layers.Flatten(),
-            layers.Dense(10, use_bias=False, kernel_initializer=uniform()),
-            layers.Rescaling(1 / 9),
-        ]
-    )
+    stages = [normalize, whiten, Bias(name="whiten_bias"), layers.Activation("gelu")]
+    stages += [*group(64), *group(256), *group(256), layers.MaxPooling2D(3), layers.Flatten()]
+    stages.append(layers.Dense(10, use_bias=False, kernel_initializer=uniform()))
+    model = Airbench([keras.Input((32, 32, 3)), *stages, layers.Rescaling(1 / 9)])
     whiten.set_weights([np.concatenate([whitening, -whitening], axis=-1)])
 
     def compile_for(steps):
@@ -295,46 +230,42 @@ def airbench94(nb, images, labels):
     return Contender(
         model,
         compile_for,
-        lambda: airbench_batches(nb, images, labels),
+        lambda: airbench_batches(images, labels),
         lambda x: predict_airbench(nb, model, x),
         scheduled=True,
     )
 
 
 class Bias(layers.Layer):
-    """The trainable bias of the whitening layer, whose kernel is fixed."""
+    """A trainable bias for each channel."""
 
     def build(self, shape):
-        self.bias = self.add_weight(
-            shape=shape[-1:], initializer="zeros", name="whiten_bias"
-        )
+        self.bias = self.add_weight(shape=shape[-1:], initializer="zeros", name="bias")
 
     def call(self, inputs):
         return inputs + self.bias
 
 
-def airbench_batches(nb, images, labels):
-    """Batches of 1024, moved by up to 2 pixels, mirrored every other epoch."""
-    rng = np.random.default_rng(SEED)
-    mirrored = rng.random(len(images)) < 0.5
+def airbench_batches(images, labels):
+    """Endless batches of 1024, moved by up to 2 pixels, mirrored every other epoch."""
     with tf.device("CPU"):
         images, labels = tf.constant(images), tf.one_hot(labels, 10)
-        mirrored = tf.constant(mirrored)
+    shift = layers.RandomTranslation(2.5 / 36, 2.5 / 36, interpolation="nearest", seed=SEED)
+    augment = layers.Pipeline([shift, layers.CenterCrop(32, 32)])
 
-    def view(epoch, index, seed):
-        image = tf.pad(images[index], [[2, 2], [2, 2], [0, 0]], "REFLECT")
-        image = tf.image.stateless_random_crop(image, (32, 32, 3), seed)
-        mirror = tf.not_equal(mirrored[index], epoch % 2 == 1)
-        return tf.where(mirror, image[:, ::-1], image), labels[index]
+    def view(numbers, mirrored):
+        padded = tf.pad(tf.gather(images, numbers), [[0, 0], [2, 2], [2, 2], [0, 0]], "REFLECT")
+        moved = augment(padded, training=True)
+        views = tf.where(mirrored[:, None, None, None], moved[:, :, ::-1], moved)
+        return views, tf.gather(labels, numbers)
 
-    steps = len(images) // 1024  # in an epoch
-    order = tf.data.Dataset.range(len(images)).shuffle(len(images), seed=SEED)
-    order = order.batch(1024, drop_remainder=True).repeat().enumerate()
-    order = order.map(lambda step, index: (tf.repeat(step // steps, 1024), index)).unbatch()
-    seeds = tf.data.Dataset.random(SEED).batch(2)
-    data = tf.data.Dataset.zip(order, seeds)
-    data = data.map(lambda e, seed: view(*e, seed), num_parallel_calls=2)
-    return data.batch(1024).prefetch(2)
+    def epoch(mirrored, seed):
+        data = tf.data.Dataset.from_tensor_slices((np.arange(len(mirrored)), mirrored))
+        return data.shuffle(len(mirrored), seed=seed).batch(1024, drop_remainder=True)
+
+    mirrored = np.random.default_rng(SEED).random(len(images)) < 0.5
+    two = epoch(mirrored, SEED).concatenate(epoch(~mirrored, SEED + 1))
+    return common.without_autotuner(two.repeat().map(view).prefetch(2))
 
 
 def predict_airbench(nb, model, images):
@@ -342,7 +273,7 @@ def predict_airbench(nb, model, images):
     padded = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], "reflect")
     views = [(0.5, images), (0.25, padded[:, :32, :32]), (0.25, padded[:, 2:, 2:])]
     return sum(
-        weight / 2 * model.predict(side, batch_size=250, verbose=0)
+        weight / 2 * nb.predict(model, side)
         for weight, view in views
         for side in (view, view[:, :, ::-1])
     )

@@ -1,57 +1,38 @@
-"""Where does the time of one training step go? Run it on an otherwise idle machine.
+"""Where does the time of a training run go? Run it on an otherwise idle machine.
 
     python tests/benchmarks/profile_step.py
 
-prints the speed of a large matrix product (what the processor can do), the time of a step
-of the notebook's network, and the operations of TensorFlow's profiler, by layer and kind.
+trains the notebook's network for two short epochs on random images. It prints how long
+`fit` took, how many cores were busy, and its speed as a share of that of a large matrix
+product. Then it prints the operations of a training step by kind, as TensorFlow's profiler
+sees them.
 """
 
 import collections
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path += [str(HERE), str(HERE.parent)]
+import numpy as np
+from common import Meter, functions, multiply_adds, normalize, share_of_product
 
-from notebook_cells import (  # isort: skip  # noqa: E402, before TensorFlow
-    code_cells_by_id,
-    notebook_functions,
-    read_notebook,
-)
-
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from contenders import multiply_adds, this_notebook  # noqa: E402
-
-KINDS = {  # what an operation's name holds: what to call it; the first that fits
+STEPS, EPOCHS = 15, 2
+KINDS = {  # part of an operation's name: what to call it; the first that fits
     "kernel_muon": "optimizer, with Muon's matrix products",
     "Conv2DBackpropFilter": "convolution, gradient of the kernels",
     "Conv2DBackpropInput": "convolution, gradient of the inputs",
     "Conv2D": "convolution, forward",
     "MatMul": "dense layers",
     "Pool": "pools",
-    "norm": "normalisation",
+    "norm": "normalization",
     "re_lu": "ReLU",
     "dropout": "dropout",
     "": "everything else",
 }
 
 
-def seconds_of(function, count=20):
-    """Returns the mean wall-clock and CPU seconds of a call, after three calls."""
-    for _ in range(3):
-        function()
-    begin, begin_cpu = time.time(), time.process_time()
-    for _ in range(count):
-        function()
-    return (time.time() - begin) / count, (time.process_time() - begin_cpu) / count
-
-
 def operations(function):
     """Yields name and milliseconds of each operation that a call runs on the CPU."""
+    import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     with tempfile.TemporaryDirectory() as folder:
@@ -69,37 +50,30 @@ def operations(function):
 
 
 def main():
-    nb = notebook_functions(code_cells_by_id(read_notebook()))
-    matrix = tf.random.normal((4096, 4096))
-    product, _ = seconds_of(lambda: tf.matmul(matrix, matrix).numpy())
-    print(f"matrix product: {2 * 4096**3 / product / 1e9:.0f} GFLOP/s")
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (4000, 32, 32, 3), "uint8")
+    nb = functions()
+    normalize(nb, images)
+    data = nb.make_batches(images, random.integers(0, 10, len(images)), seed=0)
+    model = nb.build_alexnet()
+    nb.compile_model(model, EPOCHS * STEPS)
+    x, y = next(iter(data))
+    for _ in range(3):  # compiles the step
+        model.train_on_batch(x, y)
+    meter = Meter()
+    model.fit(data.take(STEPS), epochs=EPOCHS, shuffle=False, verbose=0)
+    measured = meter.stop()
+    work = 6 * multiply_adds(model) * len(x) * STEPS * EPOCHS
+    print(f"fit of {EPOCHS} epochs with {STEPS} steps: {measured}")
+    print(f"its speed over the matrix product's: {share_of_product(work, measured):.2f}")
 
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (2560, 32, 32, 3), dtype="uint8")
-    contender = this_notebook(nb, images, rng.integers(0, 10, 2560))
-    contender.compile(1000)
-    model, (x, y) = contender.model, next(iter(contender.batches()))
-    wall, cpu = seconds_of(lambda: model.train_on_batch(x, y))
-    work = 3 * 2 * len(x) * multiply_adds(model)
-    print(f"a step of {len(x)} images: {wall:.3f} s, {cpu:.3f} CPU s", end=", ")
-    print(f"{work / wall / 1e9:.0f} GFLOP/s in forward and backward")
-
-    layers, kinds = collections.Counter(), collections.Counter()
-    for _ in range(5):
-        for name, milliseconds in operations(lambda: model.train_on_batch(x, y)):
-            kind = next(text for key, text in KINDS.items() if key in name)
-            kinds[kind] += milliseconds / 5
-            for layer, *_ in nb.describe(model):  # convolutions, pools, dense layers
-                if f"/{layer}/" in name or f"/{layer}_" in name:
-                    layers[layer] += milliseconds / 5
-    for title, times in (("by layer", layers), ("by kind", kinds)):
-        print(f"\n{title}, ms a step (operations run side by side on the cores)")
-        for name, milliseconds in times.most_common(10):
-            print(
-                f"{milliseconds:8.1f}  {100 * milliseconds / kinds.total():4.0f}%  {name}"
-            )
+    kinds = collections.Counter()
+    for name, milliseconds in operations(lambda: model.train_on_batch(x, y)):
+        kinds[next(text for key, text in KINDS.items() if key in name)] += milliseconds
+    print("\nms a step, by kind (operations run side by side on the cores)")
+    for kind, milliseconds in kinds.most_common():
+        print(f"{milliseconds:8.1f}  {milliseconds / kinds.total():4.0%}  {kind}")
 
 
 if __name__ == "__main__":
-    keras.utils.set_random_seed(0)
     main()

@@ -1,193 +1,178 @@
 """Trains and tests the notebook's network with other seeds, by the notebook's own cells.
 
     python tests/benchmarks/seeds.py 1 2
-    EPOCHS=10 python tests/benchmarks/seeds.py 2012
+    EPOCHS=5 python tests/benchmarks/seeds.py 2012
     TF_NUM_INTRAOP_THREADS=1 taskset -c 1 python tests/benchmarks/seeds.py 2012
 
 runs the notebook from the top to the end of its test, in a fresh kernel for each seed, and
-adds what its cells "fit" and "evaluate" print to seeds.json beside this file. The run that
-the notebook stores counts as one of the seeds. The test images take no part in any choice:
-this comes after the choices.
+adds what its cells "fit" and "evaluate" print to seeds.json beside this file. It also adds
+what two cells around "fit" measure there: seconds, busy cores, and the speed of a matrix
+product before and after. The run that the notebook stores counts as one of the seeds. The
+test images take no part in any choice, because all choices were made before.
 
-Then, or at once where no seed is given, it writes anew what README.md and the README.md
-beside this file say of these results, each between its two marks, draws the lengths of
-training, and takes the README's figure from the notebook.
+Then, or at once if no seed is given, the command writes what README.md and the README.md
+beside this file say of these results, each between its two marks. It also takes the figure
+in README.md from the notebook.
 """
 
+import ast
 import base64
 import json
 import os
 import re
-import statistics
 import sys
-from pathlib import Path
 
+import common
 from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
-RESULTS = HERE / "seeds.json"
+RESULTS = common.HERE / "seeds.json"
 STORED = "2012"  # the seed of the run that the notebook stores
-THREADS = "TF_NUM_INTRAOP_THREADS"  # how many TensorFlow uses for one operation
-sys.path.append(str(HERE.parent))
-
-import ablation  # noqa: E402
-import search  # noqa: E402
-from notebook_cells import NOTEBOOK, code_cells_by_id, read_notebook  # noqa: E402
-
-SETTINGS = ("BATCH_SIZE", "DROPOUT", "PEAK_RATE", "WEIGHT_DECAY", "KERAS_BACKEND", THREADS)
+SETTINGS = "BATCH_SIZE DROPOUT PEAK_RATE WEIGHT_DECAY KERAS_BACKEND TF_NUM_INTRAOP_THREADS"
+BEFORE_FIT = f"""
+import sys
+sys.path.append({str(common.HERE)!r})
+import common
+meter = common.Meter()
+"""
+AFTER_FIT = "print(meter.stop())"
 
 
 def changed_settings():
-    """Returns what the environment changes, but for seed and epochs."""
-    return " ".join(f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ)
+    """Returns what the environment changes, except seed and epochs."""
+    names = [name for name in SETTINGS.split() if name in os.environ]
+    return " ".join(f"{name}={os.environ[name]}" for name in names)
+
+
+def printed(cell):
+    """Returns what an executed cell printed, without colors."""
+    texts = [o.text for o in cell.outputs if o.get("name") == "stdout"]
+    return re.sub(r"\x1b\[[\d;]*m", "", "".join(texts))
 
 
 def result(notebook, seed, settings=""):
     """Returns what an executed notebook printed on its training and its test."""
-    cells = code_cells_by_id(notebook)
-    text = "".join(
-        out.get("text", "")
-        for name in ("device", "fit", "evaluate")
-        for out in cells[name].outputs
-    )
-    seconds = re.findall(r"\d - (\d+)s - ", text)  # one for each epoch
-    centre, ten = re.findall(r"test accuracy, [\w ]+: ([\d.]+)%", text)
+    texts = {name: printed(cell) for name, cell in common.code_cells_by_id(notebook).items()}
+    device = re.search(r"devices: \['(\w+):", "".join(texts.values()))[1]
+    # Keras overwrites the line of an epoch many times: the last seconds in it count.
+    lines = [re.findall(r"(\d+)s (?:- )?\S+/step", line) for line in texts["fit"].split("\n")]
+    seconds = [int(found[-1]) for found in lines if found]
+    center, ten = re.findall(r"test accuracy, [\w ]+: ([\d.]+)%", texts["evaluate"])
     return {
-        "device": re.search(r"devices: \['(\w+):", text)[1].upper(),
+        "edition": common.EDITION,
+        "device": device.upper(),
         "seed": int(seed),
         "epochs": len(seconds),
         "settings": settings,
-        "centre": float(centre),
+        "center": float(center),
         "ten": float(ten),
-        # of the machine as it was: compare within an hour only
-        "minutes": round(sum(map(int, seconds)) / 60, 1),
+        "minutes": round(sum(seconds) / 60, 1),  # of the machine as it was
     }
 
 
 def run(seed):
-    """Runs the notebook's cells up to its test with a seed, returns the result."""
+    """Runs the notebook's cells up to its test with a seed. Returns the result."""
     os.environ["SEED"] = seed
-    notebook = read_notebook()
-    last = [cell.id for cell in notebook.cells].index("evaluate")
-    notebook.cells = notebook.cells[: last + 1]
-    folder = {"metadata": {"path": NOTEBOOK.parent}}
+    notebook = common.read_notebook()
+    ids = [cell.id for cell in notebook.cells]
+    cells = notebook.cells[: ids.index("evaluate") + 1]
+    fit, after = ids.index("fit"), new_code_cell(AFTER_FIT)
+    notebook.cells = [*cells[:fit], new_code_cell(BEFORE_FIT), cells[fit], after]
+    notebook.cells += cells[fit + 1 :]
+    folder = {"metadata": {"path": common.ROOT}}
     NotebookClient(notebook, timeout=None, resources=folder).execute()
-    return result(notebook, seed, changed_settings())
+    measured = ast.literal_eval(printed(after))
+    return result(notebook, seed, changed_settings()) | {"fit": measured}
 
 
 def key(row):
     """Returns what tells one result from another."""
-    return row["epochs"], row["settings"], row["device"], row["seed"]
+    return row["edition"], row["epochs"], row["settings"], row["device"], row["seed"]
 
 
-def groups(rows):
-    """Yields epochs, settings, device, and the results that were had with them."""
-    for found in sorted({key(row)[:3] for row in rows}):
-        yield *found, [row for row in rows if key(row)[:3] == found]
+def groups(rows, edition):
+    """Yields the rows of an edition that differ in their seed alone."""
+    rows = [row for row in rows if row["edition"] == edition]
+    for same in sorted({key(row)[:-1] for row in rows}):
+        yield sorted((row for row in rows if key(row)[:-1] == same), key=key)
 
 
-def every_seed(rows):
-    """Returns all results as a table in Markdown, with means over seeds."""
-    lines = ["| settings | seed | centre crop | ten crops |", "|---" * 4 + "|"]
-    for epochs, settings, device, group in groups(rows):
-        name = f"`EPOCHS={epochs} {settings}".strip() + f"` on a {device}"
-        for row in group:
-            line = "| {seed} | {centre}% | {ten}% |"
-            lines.append(f"| {name} " + line.format(**row))
-        if len(group) > 1:
-            mean = {k: statistics.mean(row[k] for row in group) for k in ("centre", "ten")}
-            line = "| **mean** | **{centre:.2f}%** | **{ten:.2f}%** |"
-            lines.append(f"| {name} " + line.format(**mean))
-    return "\n".join(lines)
+def every_seed(rows, work):
+    """Returns all results of this edition as a table, with means over three seeds or more.
 
-
-def overview(rows, multiply_adds):
-    """Returns what the notebook's own settings give as a table, a line for each length.
-
-    A length is shown once three seeds or more have been trained.
+    work: the multiply-adds of the network for one image.
     """
-    lines = [
-        "| training | arithmetic | test accuracy, ten crops: mean | lowest to highest |",
-        "|---" * 4 + "|",
-    ]
-    for epochs, settings, device, group in groups(rows):
+    heading = "settings | seed | center crop | ten crops | minutes | busy cores | speed"
+    lines = []
+    for group in groups(rows, common.EDITION):
+        epochs, settings, device = key(group[0])[1:4]
+        name = f"`EPOCHS={epochs} {settings}".strip() + f"` on a {device}"
+        operations = (6 * common.TRAINING + 2 * common.VALIDATION) * work * epochs
+        for row in group:
+            line = f"{name} | {row['seed']} | {row['center']}% | {row['ten']}%"
+            if "fit" in row:
+                minutes = row["fit"]["seconds"] / 60
+                line += f" | {minutes:.1f} | {row['fit']['busy_cores']}"
+                line += f" | {common.share_of_product(operations, row['fit']):.2f}"
+            lines.append(line)
+        if len(group) >= 3:
+            center, ten = common.means(group)
+            lines.append(f"{name} | **mean** | **{center:.2f}%** | **{ten:.2f}%**")
+    return common.markdown(heading, lines)
+
+
+def overview(rows, work, edition=common.EDITION):
+    """Returns a table of the lengths of training, with the notebook's other settings."""
+    heading = "training | arithmetic | test accuracy, ten crops: mean | lowest to highest"
+    lines = []
+    for group in groups(rows, edition):
+        epochs, settings, device = key(group[0])[1:4]
+        if settings:
+            continue
         ten = [row["ten"] for row in group]
-        if len(ten) >= 3 and not settings:
-            work = 6 * multiply_adds * 45_000 * epochs / 1e15
-            lines.append(
-                f"| {epochs} epochs, {len(ten)} seeds, {device} | {work:.2f} PFLOP "
-                f"| {statistics.mean(ten):.1f}% | {min(ten)}% to {max(ten)}% |"
-            )
-    return "\n".join(lines)
-
-
-def draw_lengths(rows, path):
-    """Draws the test accuracy with ten crops against the epochs, a point for each seed."""
-    import matplotlib.pyplot as plt
-
-    plt.style.use("tableau-colorblind10")
-    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    for device, marker in (("CPU", "o"), ("GPU", "^")):
-        own = [row for row in rows if not row["settings"] and row["device"] == device]
-        epochs, ten = [row["epochs"] for row in own], [row["ten"] for row in own]
-        axis.semilogx(epochs, ten, marker, label=device)
-    axis.set(xlabel="epochs", ylabel="test accuracy, ten crops, %")
-    lengths = sorted({row["epochs"] for row in rows})
-    axis.set_xticks(lengths, lengths)
-    axis.minorticks_off()
-    axis.legend()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-
-
-def filled(text, blocks):
-    """Returns a text in which what stands between the marks of each name is its block."""
-    for name, block in blocks.items():
-        marks = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        text = re.sub(marks, rf"\g<1>{block}\n\g<2>", text, flags=re.DOTALL)
-    return text
+        seeds = f"{len(ten)} seeds" if ten[1:] else "1 seed"
+        ends = f"{min(ten)}% to {max(ten)}%" if ten[1:] else ""
+        petaflop = 6 * work * common.TRAINING * epochs / 1e15
+        line = f"{epochs} epochs, {seeds}, {device} | {petaflop:.2f} PFLOP"
+        lines.append(f"{line} | {common.means(group)[1]:.1f}% | {ends}")
+    return common.markdown(heading, lines)
 
 
 def written_anew(text, notebook, rows):
     """Returns a README in which what stands between two marks is from these results."""
     stored = result(notebook, STORED)
-    table = code_cells_by_id(notebook)["table"].outputs[0].text
-    work = re.search(r"multiply-adds then, ([\d,]+) in ours", table)[1].replace(",", "")
-    work, as_stored = int(work), [r for r in rows if r["epochs"] == stored["epochs"]]
+    work = common.multiply_adds(common.functions(notebook).build_alexnet())
+    as_stored = [row for row in rows if row["epochs"] == stored["epochs"]]
     blocks = {
         "result": f"**Result**: **{stored['ten']}%** of the 10,000 test images, each shown "
         f"in ten crops, after {stored['epochs']} epochs.",
         "overview": overview(as_stored, work),
         "epochs": overview(rows, work),
-        "seeds": every_seed(rows),
-        "search": search.table(json.loads(search.RESULTS.read_text())),
-        "ablation": ablation.table(json.loads(ablation.RESULTS.read_text())),
+        "second-edition": overview(rows, work, edition=2),
+        "seeds": every_seed(rows, work),
     }
-    return filled(text, blocks)
+    return common.filled(text, blocks)
 
 
 def figure(notebook):
     """Returns the notebook's drawing of both networks, a PNG file's bytes."""
-    drawing = code_cells_by_id(notebook)["draw"].outputs[0]
+    outputs = common.code_cells_by_id(notebook)["draw-networks"].outputs
+    drawing = next(output for output in outputs if "image/png" in output.get("data", {}))
     return base64.b64decode(drawing.data["image/png"])
 
 
 def main():
+    notebook = common.read_notebook()
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     rows = {key(row): row for row in known}
-    notebook = read_notebook()
-    for seed in [None, *sys.argv[1:]]:
+    for seed in [*sys.argv[1:], None]:  # the stored run comes last: it is the one shown
         row = run(seed) if seed else result(notebook, STORED)
         print(row, flush=True)
         rows[key(row)] = row
         RESULTS.write_text(json.dumps([rows[k] for k in sorted(rows)], indent=1) + "\n")
-    rows = [rows[k] for k in sorted(rows)]
-    for readme in (ROOT / "README.md", HERE / "README.md"):
-        text = readme.read_text()
-        readme.write_text(written_anew(text, notebook, rows))
-    (ROOT / ".github" / "networks.png").write_bytes(figure(notebook))
-    draw_lengths(rows, ROOT / ".github" / "epochs.png")
+    for readme in (common.ROOT / "README.md", common.README):
+        readme.write_text(written_anew(readme.read_text(), notebook, list(rows.values())))
+    (common.FIGURES / "networks.png").write_bytes(figure(notebook))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@
 The same command on each: address and a free port of the first machine, how many machines
 there are, and which one this is. They need `jax` beside the notebook's packages: Keras runs
 on JAX, whose runtime connects them, and `keras.distribution` adds up their gradients. The
-first one saves the network after each epoch, and the log of each stands in its folder. If
-one dies, the others end with a sentence that says so; the same commands again go on after
-the last epoch that was saved. With DIGITS=1 in the environment they train on scikit-learn's
+first machine saves the network after each epoch, and each has a log in its folder. If one
+dies, the others end with a sentence that says so. The same commands again go on after the
+last epoch that was saved. With DIGITS=1 in the environment they train on scikit-learn's
 digits, which takes a minute.
 """
 
@@ -19,22 +19,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path += [str(HERE), str(HERE.parent)]
-
-
-def notebook_and_images():
-    """Returns the notebook's functions, and training and validation images and labels."""
-    from notebook_cells import code_cells_by_id, notebook_functions, read_notebook
-
-    nb = notebook_functions(code_cells_by_id(read_notebook()))
-    images, labels = (nb.digits if os.environ.get("DIGITS") else nb.load_cifar10)()[0]
-    return nb, nb.split_validation(images, labels.ravel())
+import common
+import numpy as np
 
 
 def restored(model, file, index):
     """Gives a model what the first machine saved. Returns the number of epochs done."""
-    import numpy as np
     from jax.experimental import multihost_utils
 
     model.optimizer.build(model.trainable_variables)
@@ -42,8 +32,7 @@ def restored(model, file, index):
     values, done = [np.asarray(variable) for variable in variables], np.int32(0)
     if index == 0 and file.exists():
         with np.load(file) as saved:
-            done = saved["epochs"]
-            values = [saved[f"variable_{n}"] for n in range(len(variables))]
+            *values, done = (saved[name] for name in saved.files)
     done, values = multihost_utils.broadcast_one_to_all((done, values))
     for variable, value in zip(variables, values):
         variable.assign(value)
@@ -52,12 +41,9 @@ def restored(model, file, index):
 
 def save(model, file, epochs):
     """Saves all variables and the number of epochs; a half-written file replaces none."""
-    import numpy as np
-
     variables = [*model.variables, *model.optimizer.variables]
-    values = {f"variable_{n}": np.asarray(v) for n, v in enumerate(variables)}
     new = file.with_suffix(".new.npz")
-    np.savez(new, epochs=epochs, **values)
+    np.savez(new, *(np.asarray(variable) for variable in variables), np.int32(epochs))
     new.replace(file)
 
 
@@ -73,15 +59,14 @@ def work(address, machines, index, epochs, file):
     everything = keras.distribution.DataParallel(auto_shard_dataset=False)
     keras.distribution.set_distribution(everything)
 
-    nb, (x, x_val, y, y_val) = notebook_and_images()
+    nb, (x, x_val, y, y_val), _ = common.load(digits=bool(os.environ.get("DIGITS")))
     if nb.BATCH_SIZE % machines:
         sys.exit(f"{nb.BATCH_SIZE} images of a batch cannot be shared by {machines}.")
     nb.BATCH_SIZE //= machines
     steps = len(x) // machines // nb.BATCH_SIZE  # the same on all
     keras.utils.set_random_seed(nb.SEED)
-    mean, variance = x[::10].mean((0, 1, 2)), x[::10].var((0, 1, 2))
-    model = nb.build_alexnet(nb.layers.Normalization(mean=mean, variance=variance))
-    nb.compile_model(model, nb.PEAK_RATE, epochs * steps)
+    model = nb.build_alexnet()
+    nb.compile_model(model, epochs * steps)
     done = restored(model, file, index)
     print(f"machine {index} of {machines}: {done} epochs are done", flush=True)
 
@@ -91,13 +76,13 @@ def work(address, machines, index, epochs, file):
         print(f"epoch {epoch + 1}: loss {logs['loss']:.3f}", flush=True)
 
     mine = slice(index, None, machines)
-    data = nb.training_batches(x[mine], y[mine], nb.SEED + machines * done + index)
+    data = nb.make_batches(x[mine], y[mine], seed=nb.SEED + machines * done + index)
     each_epoch = keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)
     options = {"shuffle": False, "verbose": 0, "callbacks": [each_epoch]}
     model.fit(data.take(steps), epochs=epochs, initial_epoch=done, **options)
     mine = slice(index, len(x_val) - len(x_val) % machines, machines)
-    views, one_hot = nb.centre_crop(x_val[mine]), keras.utils.to_categorical(y_val[mine])
-    right = model.evaluate(views, one_hot, batch_size=200, verbose=0)[1]
+    views = nb.make_batches(nb.center_crop(x_val[mine]), y_val[mine])
+    right = model.evaluate(views, verbose=0)[1]
     print(f"{right:.1%} of the validation images right", flush=True)
 
 

@@ -23,23 +23,21 @@ def start(tmp_path):
     """Starts the two processes on scikit-learn's digits; ends them with the test."""
     started = []
 
-    def two(epochs):
+    def two():
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
-        options = ["--epochs", str(epochs), "--folder", tmp_path]
-        environment = os.environ | {"DIGITS": "1", "PEAK_RATE": "0.1"}
-        for index in (0, 1):
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, COMMAND, address, "2", str(index), *options],
-                    env=environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    start_new_session=True,
-                )
+        for index in ("0", "1"):
+            command = [sys.executable, COMMAND, address, "2", index, "--epochs", "4"]
+            process = subprocess.Popen(
+                [*command, "--folder", tmp_path],
+                env=os.environ | {"DIGITS": "1", "PEAK_RATE": "0.1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
             )
+            started.append(process)
         return started[-2:]
 
     yield two
@@ -51,7 +49,7 @@ def start(tmp_path):
 @pytest.mark.timeout(500)
 def test_one_dies_the_other_says_so_and_a_restart_goes_on(start, tmp_path):
     """The second is killed once the first has saved an epoch."""
-    first, second = start(epochs=4)
+    first, second = start()
     while not (tmp_path / "saved.npz").exists():
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.1)
@@ -60,7 +58,7 @@ def test_one_dies_the_other_says_so_and_a_restart_goes_on(start, tmp_path):
     assert first.returncode == 1
     assert "goes on after the last saved epoch" in said.splitlines()[-1]
 
-    outputs = [process.communicate()[0] for process in start(epochs=4)]
+    outputs = [process.communicate()[0] for process in start()]
     done = [int(re.search(r"(\d+) epochs are done", text)[1]) for text in outputs]
     assert done[0] == done[1] >= 1
     losses = [re.findall(r"epoch (\d+): loss (.*)", text) for text in outputs]

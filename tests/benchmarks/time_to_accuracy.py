@@ -2,36 +2,24 @@
 
     python tests/benchmarks/time_to_accuracy.py
 
-trains the contenders one after another, each in a process of its own and for the same
-seconds of training (600 unless --seconds says otherwise), on the same 45,000 images of
-CIFAR-10. Prints a table, and writes results.json beside this file and
-.github/time_to_accuracy.png. The clock stands still while a network is tried on 2,000
-validation images for the curves; the test images are used once, after the training.
+trains the contenders one after another, each in a process of its own and for 600 seconds, on
+the same 45,000 images of CIFAR-10. It writes results.json beside this file, the table in the
+README there, and .github/time_to_accuracy.png. The clock stands still while a network is tried
+on 2,000 validation images for the curves. The test images are used once, after the training.
 """
 
-import argparse
 import json
-import multiprocessing
-import os
 import resource
-import sys
 import time
-from pathlib import Path
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
-FIGURE = ROOT / ".github" / "time_to_accuracy.png"
-RESULTS = HERE / "results.json"
-sys.path += [str(HERE), str(ROOT / "tests")]
+import common
+import keras
+import numpy as np
+from contenders import CONTENDERS, SEED
 
+RESULTS = common.HERE / "results.json"
+SECONDS = 600  # of training, for each
 STYLES = ["o-", "s--", "^-.", "v:", "D-"]
-HEADINGS = (
-    "test accuracy",
-    "training",
-    "parameters",
-    "multiply-adds an image",
-    "peak memory",
-)
 
 
 def share_right(contender, images, labels):
@@ -39,37 +27,35 @@ def share_right(contender, images, labels):
     return float((contender.predict(images).argmax(axis=1) == labels).mean())
 
 
-def clock(contender, budget, marks, images, labels):
-    """Returns a callback that keeps time, tries the model at each mark, and ends training.
+class Clock(keras.callbacks.Callback):
+    """Keeps time, tries the model at each mark, and ends the training.
 
-    marks: seconds of training after which to try it, and which its `curve` then holds.
+    marks: seconds of training after which to try it. `curve` then holds the results.
     """
-    import keras
 
-    class Clock(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            self.curve, self.steps = [], 0
-            self.begin, self.begin_cpu = time.time(), time.process_time()
+    def __init__(self, budget, marks=(), *tries):
+        super().__init__()
+        self.budget, self.marks, self.tries = budget, marks, tries
 
-        def taken(self):
-            return time.time() - self.begin, time.process_time() - self.begin_cpu
+    def on_train_begin(self, logs=None):
+        self.curve, self.steps = [], 0
+        self.begin, self.begin_cpu = time.time(), time.process_time()
 
-        def on_train_batch_end(self, batch, logs=None):
-            self.steps += 1
-            seconds, cpu = self.taken()
-            if seconds >= budget:
-                self.model.stop_training = True
-            elif len(self.curve) < len(marks) and seconds >= marks[len(self.curve)]:
-                self.curve.append(
-                    (round(seconds, 1), share_right(contender, images, labels))
-                )
-                self.begin += self.taken()[0] - seconds
-                self.begin_cpu += self.taken()[1] - cpu
+    def taken(self):
+        return time.time() - self.begin, time.process_time() - self.begin_cpu
 
-        def on_train_end(self, logs=None):
-            self.seconds, self.cpu = self.taken()
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        seconds, cpu = self.taken()
+        if seconds >= self.budget:
+            self.model.stop_training = True
+        elif len(self.curve) < len(self.marks) and seconds >= self.marks[len(self.curve)]:
+            self.curve.append((round(seconds, 1), share_right(*self.tries)))
+            self.begin += self.taken()[0] - seconds
+            self.begin_cpu += self.taken()[1] - cpu
 
-    return Clock()
+    def on_train_end(self, logs=None):
+        self.seconds, self.cpu = self.taken()
 
 
 def steps_in(make, budget):
@@ -77,25 +63,15 @@ def steps_in(make, budget):
     contender = make()
     contender.compile(1000)
     batches = contender.batches().repeat()
-    contender.model.fit(
-        batches.take(10), shuffle=False, verbose=0
-    )  # not timed: it compiles
-    watch = clock(contender, budget / 30, [], None, None)
+    contender.model.fit(batches.take(10), shuffle=False, verbose=0)  # compiles
+    watch = Clock(budget / 30)
     contender.model.fit(batches, shuffle=False, verbose=0, callbacks=[watch])
     return max(1, int(0.98 * budget * watch.steps / watch.seconds))
 
 
 def run(name, budget):
     """Trains one contender for the given seconds, tests it, returns a row of the table."""
-    import keras
-    import numpy as np
-    from contenders import CONTENDERS, SEED, multiply_adds
-    from notebook_cells import code_cells_by_id, notebook_functions, read_notebook
-
-    nb = notebook_functions(code_cells_by_id(read_notebook()))
-    (images, labels), (x_test, y_test) = nb.load_cifar10()
-    x_train, x_val, y_train, y_val = nb.split_validation(images, labels.ravel())
-    del images
+    nb, (x_train, x_val, y_train, y_val), (x_test, y_test) = common.load()
 
     def make():
         keras.utils.set_random_seed(SEED)
@@ -107,22 +83,21 @@ def run(name, budget):
     contender.compile(steps)
     batches = contender.batches().repeat()
     marks = np.linspace(0, budget, 11)[1:-1]
-    tries = x_val[:2000], y_val[:2000]
-    watch = clock(contender, np.inf if scheduled else budget, marks, *tries)
+    tries = contender, x_val[:2000], y_val[:2000]
+    watch = Clock(np.inf if scheduled else budget, marks, *tries)
     if scheduled:
         batches = batches.take(steps)
     contender.model.fit(batches, shuffle=False, verbose=0, callbacks=[watch])
-    tried = share_right(contender, *tries)
-    accuracy = share_right(contender, x_test, y_test.ravel())
+    tried = share_right(*tries)
     size = len(next(iter(batches))[0])
     return {
         "name": name,
-        "accuracy": accuracy,
+        "accuracy": share_right(contender, x_test, y_test),
         "seconds": round(watch.seconds),
         "cpu": round(watch.cpu),
         "epochs": round(watch.steps * size / len(x_train), 1),
         "parameters": contender.model.count_params(),
-        "work": multiply_adds(contender.model) / 1e6,
+        "work": common.multiply_adds(contender.model) / 1e6,
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "curve": [*watch.curve, (round(watch.seconds, 1), tried)],
     }
@@ -130,13 +105,12 @@ def run(name, budget):
 
 def table(rows):
     """Returns the results as a table in Markdown."""
-    lines = ["| | " + " | ".join(HEADINGS) + " |", "|---" * (len(HEADINGS) + 1) + "|"]
-    for row in rows:
-        lines.append(
-            "| {name} | **{accuracy:.1%}** | {epochs} epochs, {seconds} s, {cpu} CPU s | "
-            "{parameters:,} | {work:.0f} million | {memory:.1f} GiB |".format(**row)
-        )
-    return "\n".join(lines)
+    heading = "network | test accuracy | training | parameters | multiply-adds | peak memory"
+    line = (
+        "{name} | **{accuracy:.1%}** | {epochs} epochs, {seconds} s, {cpu} CPU s | "
+        "{parameters:,} | {work:.0f} million | {memory:.1f} GiB"
+    )
+    return common.markdown(heading, [line.format(**row) for row in rows])
 
 
 def draw(rows, path):
@@ -155,25 +129,14 @@ def draw(rows, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=600, help="of training, for each")
-    parser.add_argument("--only", nargs="+", help="names of those to run again")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go")
-    arguments = parser.parse_args()
-    os.chdir(ROOT)
-    from contenders import CONTENDERS
-
-    known = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
-    found = {row["name"]: row for row in known} if arguments.only else {}
-    for name in arguments.only or CONTENDERS:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found[name] = pool.apply(run, (name, arguments.seconds))
-        print(table([found[name]]).splitlines()[-1], flush=True)
-        rows = sorted(found.values(), key=lambda row: -row["accuracy"])
-        arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
-    print(table(rows))
-    if arguments.out == RESULTS:
-        draw(rows, FIGURE)
+    rows = []
+    for name in CONTENDERS:
+        rows.append(common.in_a_process(run, name, SECONDS))
+        print(table(rows[-1:]).splitlines()[-1], flush=True)
+    rows.sort(key=lambda row: -row["accuracy"])
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    common.write_into_readme({"networks": table(rows)})
+    draw(rows, common.FIGURES / "time_to_accuracy.png")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,152 @@
+"""What the benchmarks share: the notebook's functions, CIFAR-10, and measurements."""
+
+import contextlib
+import multiprocessing
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+# This import comes before TensorFlow: it asks for oneDNN's kernels, as the notebook does.
+from notebook_cells import NOTEBOOK, code_cells_by_id, notebook_functions, read_notebook
+
+HERE = Path(__file__).parent
+ROOT = NOTEBOOK.parent
+README = HERE / "README.md"
+FIGURES = ROOT / ".github"
+TRAINING, VALIDATION = 45_000, 5_000  # images
+EDITION = 3  # of the notebook; results of different editions are never mixed
+
+
+def functions(notebook=None):
+    """Returns the notebook's functions and settings as a module.
+
+    Its networks leave the pixels as they are until normalize() has seen images.
+    """
+    nb = notebook_functions(code_cells_by_id(notebook or read_notebook()))
+    nb.pixel_mean, nb.pixel_std = np.zeros(3), np.ones(3)
+    return nb
+
+
+def normalize(nb, images):
+    """Lets new networks normalize pixels by a tenth of these (n, 32, 32, 3) images."""
+    some = images[::10]
+    nb.pixel_mean, nb.pixel_std = some.mean((0, 1, 2)), some.std((0, 1, 2))
+
+
+def load(digits=False):
+    """Returns the notebook's functions, its split of the images, and its test images.
+
+    The split is (x_train, x_val, y_train, y_val), and the test images come with their labels.
+    digits: scikit-learn's handwritten digits in place of CIFAR-10.
+    """
+    from sklearn.model_selection import train_test_split
+
+    nb = functions()
+    with contextlib.chdir(ROOT):  # the notebook's paths start there
+        data = nb.digits() if digits else nb.local_copy()
+        (x, y), (x_test, y_test) = data or nb.keras.datasets.cifar10.load_data()
+    y = y.ravel()
+    split = train_test_split(x, y, test_size=0.1, stratify=y, random_state=0)
+    normalize(nb, split[0])
+    return nb, split, (x_test, y_test.ravel())
+
+
+def without_autotuner(data):
+    """Returns a tf.data.Dataset that never waits for its autotuner, as the notebook's."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.with_options(options)
+
+
+def in_a_process(function, *arguments, **options):
+    """Calls a function in a process of its own, so that two trainings share nothing."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments, options)
+
+
+def multiply_adds(model):
+    """Returns a model's multiply-adds for one image: each weight once at every place."""
+    total = 0
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            places = np.prod(layer.output.shape[1:-1], dtype=int)
+            total += int(np.prod(layer.kernel.shape) * places)
+    return total
+
+
+def seconds_of(function, count=8):
+    """Returns the mean wall-clock seconds of a call, after two calls."""
+    for _ in range(2):
+        function()
+    begin = time.time()
+    for _ in range(count):
+        function()
+    return (time.time() - begin) / count
+
+
+def product_speed(side=4096):
+    """Returns the speed of a side x side matrix product, in GFLOP/s."""
+    import keras
+
+    random = np.random.default_rng(0)  # leaves Keras's own random numbers alone
+    matrix = keras.ops.convert_to_tensor(random.random((side, side), "float32"))
+    seconds = seconds_of(lambda: float(keras.ops.matmul(matrix, matrix)[0, 0]))
+    return 2 * side**3 / seconds / 1e9
+
+
+class Meter:
+    """Measures from its creation to stop(), and a matrix product before and after."""
+
+    def __init__(self):
+        self.before = product_speed()
+        self.begin, self.begin_cpu = time.time(), time.process_time()
+
+    def stop(self):
+        """Returns seconds, busy cores, and the speeds of the product in GFLOP/s."""
+        seconds, cpu = time.time() - self.begin, time.process_time() - self.begin_cpu
+        return {
+            "seconds": round(seconds, 1),
+            "busy_cores": round(cpu / seconds, 2),
+            "product_before": round(self.before),
+            "product_after": round(product_speed()),
+        }
+
+
+def share_of_product(operations, measured):
+    """Returns the speed of so many operations over that of a matrix product."""
+    product = (measured["product_before"] + measured["product_after"]) / 2
+    return operations / measured["seconds"] / 1e9 / product
+
+
+def means(rows):
+    """Returns the mean accuracies of several results, at the center and with ten crops."""
+    return [statistics.mean(row[key] for row in rows) for key in ("center", "ten")]
+
+
+def markdown(heading, lines):
+    """Returns a table in Markdown, from lines like "a | b | c", some perhaps shorter."""
+    columns = heading.count("|")
+    lines = [line + (columns - line.count("|")) * " | " for line in lines]
+    rule = " | ".join(["---"] * (columns + 1))
+    return "\n".join(f"| {line} |" for line in [heading, rule, *lines])
+
+
+def filled(text, blocks):
+    """Returns a text in which what stands between the marks of each name is its block."""
+    for name, block in blocks.items():
+        marks = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(marks, rf"\g<1>{block}\n\g<2>", text, flags=re.DOTALL)
+    return text
+
+
+def write_into_readme(blocks):
+    """Replaces the blocks of these names in the README beside this file."""
+    README.write_text(filled(README.read_text(), blocks))
