@@ -1,10 +1,9 @@
-"""Settings of `jupyter nbconvert --to slides`: a talk of what fits on a screen.
+"""Settings of `jupyter nbconvert --to slides`: a talk of 45 minutes from the stored outputs.
 
-Of a text the slide shows headings, questions, lists and formulas; all of it stands in the
-speaker's notes (key S). Code is shown unless its cell has the tag "slide-without-code".
+The words on a slide stand in the metadata of a text cell, under "slide". The cell's own text
+becomes the speaker's notes (key S). Code is shown unless its cell has the tag
+"slide-without-code".
 """
-
-import re
 
 from nbconvert.preprocessors import Preprocessor, TagRemovePreprocessor
 from nbformat.v4 import new_markdown_cell
@@ -12,35 +11,23 @@ from nbformat.v4 import new_markdown_cell
 c = get_config()  # noqa: F821
 
 
-def on_screen(paragraph):
-    """Returns what a slide shows of a paragraph: all, its questions, or nothing."""
-    if paragraph.startswith(("#", "$$", "- ", "1. ")) or re.fullmatch(
-        r"\*[^*]+\*", paragraph
-    ):
-        return paragraph
-    sentences = re.split(r"(?<=[.?!)])\s+", paragraph)
-    return " ".join(sentence for sentence in sentences if sentence.endswith("?"))
-
-
-class ShortTexts(Preprocessor):
-    """Cuts each text to what a slide shows, and puts the whole into the notes."""
+class SlideWords(Preprocessor):
+    """Shows a text cell's words for its slide, and puts its own text into the notes."""
 
     def preprocess(self, notebook, resources):
         cells = []
         for cell in notebook.cells:
             cells.append(cell)
-            kind = cell.metadata.get("slideshow", {}).get("slide_type", "skip")
-            if cell.cell_type == "markdown" and kind != "skip":
+            if "slide" in cell.metadata:
                 notes = {"slideshow": {"slide_type": "notes"}}
                 cells.append(new_markdown_cell(cell.source, metadata=notes))
-                shown = map(on_screen, cell.source.split("\n\n"))
-                cell.source = "\n\n".join(filter(None, shown))
+                cell.source = cell.metadata["slide"]
         notebook.cells = cells
         return notebook, resources
 
 
 c.TagRemovePreprocessor.remove_input_tags = {"slide-without-code"}
-c.SlidesExporter.preprocessors = [ShortTexts, TagRemovePreprocessor]
+c.SlidesExporter.preprocessors = [SlideWords, TagRemovePreprocessor]
 c.TagRemovePreprocessor.enabled = True
 c.TemplateExporter.extra_template_basedirs = [".ci/templates"]
 c.SlidesExporter.template_name = "talk"
