@@ -9,9 +9,9 @@ import functools
 import hashlib
 import http.server
 import inspect
-import io
 import os
 import pickle
+import re
 import resource
 import shutil
 import socket
@@ -31,9 +31,16 @@ with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory() 
     import keras
 
 
+WATCH_DATA = f"""
+exec("import sys; sys.path.append({str(Path(__file__).parent)!r}); "
+    "from notebook_cells import watch_data; watch_data()", {{}})
+"""
+
+
 class NotebookRun:
-    """Compares no figures of CIFAR-10 after the notebook had to go on with digits, and
-    notes what memory its kernel took, before the tests start larger processes.
+    """Compares no figures of CIFAR-10 after the notebook had to go on with digits, has all
+    data that reach a call of Keras checked (see test_clock.py), and notes what memory its
+    kernel took, before the tests start larger processes.
 
     A plugin of its own, since hooks in this file see only the tests beside it.
     """
@@ -43,6 +50,8 @@ class NotebookRun:
     def pytest_runtest_setup(self, item):
         if not hasattr(item, "cell") and self.peak_memory is None:
             self.peak_memory = peak_memory_of_children()
+        if getattr(item, "cell", {}).get("id") == "imports":
+            item.cell.source += WATCH_DATA
         tags = getattr(item, "cell", {}).get("metadata", {}).get("tags", [])
         if "cifar10" in tags:
             before = [cell for cell in item.session.items if cell.parent is item.parent]
@@ -111,26 +120,40 @@ def labels():
 
 
 @pytest.fixture
-def pixels(nb, images):
-    """The network's first layer, fitted to the random images."""
-    spread = {"mean": images.mean((0, 1, 2)), "variance": images.var((0, 1, 2))}
-    return nb.layers.Normalization(name="pixels", **spread)
+def pixels(nb, images, monkeypatch):
+    """The network's first layer will be fitted to the random images."""
+    monkeypatch.setattr(nb, "pixel_mean", images.mean((0, 1, 2)), raising=False)
+    monkeypatch.setattr(nb, "pixel_std", images.std((0, 1, 2)), raising=False)
 
 
 @pytest.fixture
 def small_model(nb, pixels):
     """The notebook's network, untrained."""
     nb.keras.utils.set_random_seed(1)
-    return nb.build_alexnet(pixels)
+    return nb.build_alexnet()
+
+
+@pytest.fixture
+def drawn(nb, monkeypatch):
+    """The figures that cells and functions show from now on, in a list."""
+    figures = []
+
+    def keep(figure, alt):
+        figures.append(figure)
+        nb.plt.close(figure)
+
+    monkeypatch.setattr(nb, "show", keep)
+    return figures
 
 
 @pytest.fixture(scope="session")
 def stored(code_cells):
-    """A function that returns the text which the notebook stores for a cell."""
+    """A function that returns the text which a cell printed, without colors."""
 
     def text(cell_id):
         outputs = code_cells[cell_id].outputs
-        return "".join(out.text for out in outputs if out.output_type == "stream")
+        printed = "".join(out.text for out in outputs if out.output_type == "stream")
+        return re.sub(r"\x1b\[[\d;]*m", "", printed)
 
     return text
 
@@ -142,6 +165,8 @@ def cache(tmp_path, monkeypatch):
     datasets = Path(home, "datasets")
     datasets.mkdir(parents=True)
     monkeypatch.delenv("CIFAR10_NPZ", raising=False)
+    monkeypatch.setenv("KERAS_HOME", home)
+    monkeypatch.setenv("SHARED_KERAS_HOME", str(tmp_path / "shared"))
     monkeypatch.chdir(tmp_path)
     for name in ("http_proxy", "https_proxy"):  # nobody listens on this port
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -153,29 +178,22 @@ def cache(tmp_path, monkeypatch):
     shutil.rmtree(home)
 
 
-def pack(path, files):
-    """Writes a .tar.gz archive of CIFAR-10's layout. Returns its SHA-256 checksum."""
-    path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 @pytest.fixture
 def archive(tmp_path, nb, monkeypatch):
     """An archive of CIFAR-10's form, whose checksum is now the expected one.
 
     Batch n has pixels and labels n; the test batch is number 5.
     """
-    path = tmp_path / "good" / "cifar-10-python.tar.gz"
-    files = {}
+    folder, path = tmp_path / "cifar-10-batches-py", tmp_path / "good" / "cifar-10-python.tar.gz"
+    for part in (folder, path.parent):
+        part.mkdir()
     for label, name in enumerate([f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]):
         images = np.full((10000, 3072), label, "uint8")
-        files[name] = pickle.dumps({b"data": images, b"labels": [label] * 10000})
-    checksum = pack(path, files)
+        content = pickle.dumps({b"data": images, b"labels": [label] * 10000})
+        (folder / name).write_bytes(content)
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        tar.add(folder, folder.name)
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(nb, "SHA256", checksum)
 
     def expecting_this_archive(**arguments):

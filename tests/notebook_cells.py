@@ -1,6 +1,10 @@
 """The notebook's own cells, for the tests and the benchmarks: no code stands twice."""
 
+import ast
+import hashlib
+import json
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -8,6 +12,7 @@ import nbformat
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the notebook: before TensorFlow
 NOTEBOOK = Path(__file__).parent.parent / "alexnet_cifar10.ipynb"
+REQUIREMENTS = NOTEBOOK.with_name("requirements.txt")
 
 
 def read_notebook():
@@ -27,3 +32,74 @@ def notebook_functions(code_cells):
         if "functions" in cell.metadata.get("tags", []):
             exec(compile(cell.source, cell.id, "exec"), module.__dict__)
     return module
+
+
+def plain(node):
+    """Returns a syntax tree as lists, the same on Python 3.11 to 3.13.
+
+    It leaves out docstrings, and fields that are empty: newer versions have more of them.
+    """
+    if isinstance(node, list):
+        return [plain(part) for part in node]
+    if isinstance(node, ast.Constant):
+        return ["Constant", ascii(node.value)]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        if ast.get_docstring(node) is not None:
+            fields["body"] = node.body[1:]
+    if isinstance(node, ast.JoinedStr):  # 3.12 may end an f-string with an empty part
+        fields["values"] = [part for part in node.values if getattr(part, "value", 0) != ""]
+    fields = {name: plain(value) for name, value in fields.items()}
+    return [type(node).__name__, {n: v for n, v in fields.items() if v not in (None, [])}]
+
+
+def fingerprint(notebook, requirements=None):
+    """Returns a hash of the code, without comments, of its outputs, and of the pins.
+
+    `requirements` is the text of requirements.txt, by default the one beside the notebook.
+    """
+    requirements = REQUIREMENTS.read_text() if requirements is None else requirements
+    pins = sorted(re.findall(r"^[^\s#]+==[^\s#]+", requirements, re.MULTILINE))
+    code, outputs = [], []
+    for cell in code_cells_by_id(notebook).values():
+        code.append(plain(ast.parse(cell.source)))
+        outputs.append([{**out, "execution_count": None} for out in cell.outputs])
+    text = json.dumps([code, outputs, pins], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_data(data, few=300):
+    """Refuses data that a call of Keras could wait for at its end: see test_clock.py."""
+    import tensorflow as tf
+
+    if isinstance(data, tf.data.Dataset):
+        good = data.options().autotune.enabled is False
+    else:  # arrays, of which few take less than a second
+        arrays = data if isinstance(data, tuple | list) else [data]
+        good = all(array is None or len(array) <= few for array in arrays)
+    assert good, "data that make_batches did not make: its end can wait for the autotuner"
+
+
+def watch_data():
+    """Has all that reaches fit, predict, or evaluate checked, from now on."""
+    import functools
+    import inspect
+
+    import keras
+
+    def watched(call):
+        signature = inspect.signature(call)
+
+        @functools.wraps(call)
+        def checked(*positional, **named):
+            given = signature.bind(*positional, **named).arguments
+            check_data(given.get("x"))
+            check_data(given.get("validation_data"))
+            return call(*positional, **named)
+
+        return checked
+
+    for name in ("fit", "predict", "evaluate"):
+        setattr(keras.Model, name, watched(getattr(keras.Model, name)))

@@ -185,7 +185,7 @@ def lab(tmp_path):
 WATCH = """() => {
   window.seen = new Set();
   const note = () => document.querySelectorAll('.jp-OutputArea-output').forEach(
-    output => (output.textContent.match(/2.2 - \\d+s - .*/) || []).forEach(
+    output => (output.textContent.match(/2\\/2 .*\\d+s .*/) || []).forEach(
       line => window.seen.add(line)));
   setInterval(note, 200);
 }"""
@@ -204,7 +204,7 @@ def test_all_cells_run_in_jupyterlab(screen, lab, tmp_path, notebook, code_cells
     for _ in range(2):  # JupyterLab draws what it passes, and lands too high at first
         screen.click(".jp-Notebook a:has-text('The network')")
         screen.wait_for_timeout(3000)
-    heading = screen.locator("h2:has-text('4. The network')")
+    heading = screen.locator("h2:has-text('3. The network')")
     playwright.expect(heading).to_be_in_viewport()
     screen.evaluate(WATCH)
     screen.click("#jp-MainMenu >> text=Run")

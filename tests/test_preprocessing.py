@@ -5,59 +5,85 @@ import numpy as np
 
 def views(image):
     """All 50 views of an image, as bytes, with their (row, column, mirrored)."""
-    found = {}
-    for y in range(5):
-        for x in range(5):
-            piece = image[y : y + 28, x : x + 28]
-            found[piece.tobytes()] = (y, x, False)
-            found[piece[:, ::-1].tobytes()] = (y, x, True)
-    return found
+    places = [(y, x, flip) for y in range(5) for x in range(5) for flip in (0, 1)]
+    return {
+        image[y : y + 28, x : x + 28][:, :: 1 - 2 * f].tobytes(): (y, x, f) for y, x, f in places
+    }
 
 
-def test_augment_yields_each_of_the_fifty_views_and_no_other(nb, images):
+def as_stored(crops):
+    """Crops with the type of the images, in which no pixel may be lost."""
+    crops = np.asarray(crops)
+    exact = crops.astype("uint8")
+    assert (exact == crops).all(), "a pixel that no image has"
+    return exact
+
+
+def test_augmentation_yields_the_fifty_views_equally_often_and_no_other(nb, images):
+    """5,000 views, drawn in ten batches; a bound is five standard deviations wide."""
     possible = views(images[0])
-    batch = nb.augment(np.repeat(images[:1], 2000, axis=0), (1, 2)).numpy()
-    seen = np.array([possible[view.tobytes()] for view in batch])
-    assert len({*map(tuple, seen)}) == 50
-    rows, columns, mirrored = seen.T
-    for places in (rows, columns):
-        assert np.bincount(places).min() > 2000 / 5 * 0.8
-        assert abs(np.corrcoef(places, mirrored)[0, 1]) < 0.1
-    assert 0.45 < mirrored.mean() < 0.55
-    assert abs(np.corrcoef(rows, columns)[0, 1]) < 0.1
+    augment, copies = nb.augmentation(1), np.repeat(images[:1], 500, axis=0)
+    crops = np.concatenate([augment(copies, training=True) for _ in range(10)])
+    seen = np.array([possible[view.tobytes()] for view in as_stored(crops)])
+    counts = np.unique(seen, axis=0, return_counts=True)[1]
+    assert len(counts) == 50 and abs(counts - 100).max() < 50
+    assert len(np.unique(seen[:500], axis=0)) == 50, "fewer views in the first batch"
+    pairs = np.corrcoef(seen.T) - np.eye(3)  # row, column, mirrored
+    assert abs(pairs).max() < 5 / 5000**0.5
 
 
-def test_augment_treats_each_image_of_a_batch_by_itself(nb, images):
-    batch = nb.augment(images, (3, 4)).numpy()
-    places = [views(image)[view.tobytes()] for image, view in zip(images, batch)]
-    assert len(set(places)) == 50
-
-
-def all_batches(batches):
+def all_batches(data):
     """The images and labels of all batches, in two arrays."""
-    return [np.concatenate(part) for part in zip(*batches.as_numpy_iterator(), strict=True)]
+    crops, labels = map(np.concatenate, zip(*data.as_numpy_iterator(), strict=True))
+    return as_stored(crops), labels
 
 
-def test_training_batches_hold_each_image_once_with_its_label(nb, images, labels):
-    x, y = all_batches(nb.training_batches(images, labels, seed=3))
-    assert x.shape == (256, 28, 28, 3) and x.dtype == np.uint8
-    known = {view: number for number in range(300) for view in views(images[number])}
-    found = [known[image.tobytes()] for image in x]
-    assert len(set(found)) == 256
-    assert [labels[number] for number in found] == list(y.argmax(axis=1))
-    assert (y.sum(axis=1) == 1).all()
+def test_batches_hold_each_image_once_and_are_new_each_epoch(nb, images, labels):
+    """Another order, and other views: by chance, an image has the same one 1 time in 50."""
+    data = nb.make_batches(images, labels, seed=3)
+    epochs = [all_batches(data) for _ in range(2)]
+    known = {view: (n, p) for n in range(300) for view, p in views(images[n]).items()}
+    found = [[known[crop.tobytes()] for crop in crops] for crops, _ in epochs]
+    orders = [[number for number, _ in epoch] for epoch in found]
+    for order, (_, targets) in zip(orders, epochs, strict=True):
+        assert sorted(order) == list(range(300)) != order
+        assert (targets == np.eye(10)[labels[order]]).all()
+    assert orders[0] != orders[1] and len(set(found[0]) & set(found[1])) < 300 / 50 * 4
+    same = nb.make_batches(images, labels, seed=3)
+    for crops, _ in epochs:
+        nb.augmentation(3)(images[:5], training=True)  # as section 4 does, to draw views
+        assert (all_batches(same)[0] == crops).all()
+    other = all_batches(nb.make_batches(images, labels, seed=4))[0]
+    assert (epochs[0][0] != other).any()
 
 
-def test_training_batches_are_new_each_epoch_and_the_same_for_a_seed(nb, images, labels):
-    data = nb.training_batches(images, labels, seed=3)
-    first, second = all_batches(data)[0], all_batches(data)[0]
-    again = all_batches(nb.training_batches(images, labels, seed=3))[0]
-    other = all_batches(nb.training_batches(images, labels, seed=4))[0]
-    assert (first == again).all()
-    assert (first != second).any() and (first != other).any()
+def test_without_a_seed_all_is_as_given_and_in_order(nb, images, labels):
+    """Validation, and test: the centers."""
+    centers = nb.center_crop(images)
+    crops, targets = all_batches(nb.make_batches(centers, labels))
+    assert (targets == np.eye(10)[labels]).all()
+    alone = np.concatenate(list(nb.make_batches(centers).as_numpy_iterator()))
+    assert (crops == images[:, 2:30, 2:30]).all() and (alone == crops).all()
 
 
-def test_validation_data_are_the_centres_in_order(run_cell, images, labels):
-    some = {"x_train": images, "y_train": labels, "x_val": images[:9], "y_val": labels[:9]}
-    x, y = run_cell("make-batches", **some)["validation_data"]
-    assert (x == images[:9, 2:30, 2:30]).all() and (y.argmax(axis=1) == labels[:9]).all()
+def test_split_is_stratified_disjoint_and_reproducible(run_cell, labels):
+    numbers = np.arange(300)
+    sets = {"x_all": numbers, "y_all": labels, "x_test": numbers}
+    names, again = run_cell("split", **sets), run_cell("split", **sets)
+    train, val = names["x_train"], names["x_val"]
+    assert sorted([*train, *val]) == list(range(300)) and (again["x_val"] == val).all()
+    assert (labels[train] == names["y_train"]).all() and (labels[val] == names["y_val"]).all()
+    assert list(np.bincount(names["y_val"])) == [3] * 10
+
+
+def test_pixels_are_measured_on_training_images_for_each_color(run_cell, small_model, images):
+    """And the network's first layer brings them to mean 0 and spread 1."""
+    part = images // np.array([1, 2, 4], "uint8")
+    names = run_cell("pixels", x_train=part)
+    np.testing.assert_allclose(names["pixel_mean"], part[::10].mean((0, 1, 2)))
+    np.testing.assert_allclose(names["pixel_std"], part[::10].std((0, 1, 2)))
+    normal = np.array(small_model.layers[0](images))  # bytes of the test
+    floats = small_model.layers[0](images.astype("float32"))  # from augmentation
+    np.testing.assert_allclose(normal, floats, rtol=1e-5)
+    np.testing.assert_allclose(normal.mean((0, 1, 2)), 0, atol=1e-3)
+    np.testing.assert_allclose(normal.std((0, 1, 2)), 1, atol=1e-3)

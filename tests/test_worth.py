@@ -1,64 +1,66 @@
-"""Section 9: what is taken out is what was named, and nothing else."""
+"""What is taken out is what was named, and nothing else; what the worth of ideas says."""
 
 import numpy as np
 import pytest
 
+INSTEAD = {
+    "ReLU": {"ReLU": "Activation"},
+    "batch normalization": {"BatchNormalization": "Identity"},
+    "dropout": {"Dropout": "Identity"},
+    "overlapping pools": {},
+}
 
-def kinds(model):
-    return [type(layer).__name__ for layer in model.layers]
 
-
-@pytest.mark.parametrize(
-    ("idea", "gone", "instead"),
-    [
-        ("ReLU", "ReLU", "Activation"),
-        ("batch normalisation", "BatchNormalization", "Identity"),
-        ("dropout", "Dropout", "Identity"),
-        ("overlapping pools", None, None),
-    ],
-)
-def test_one_idea_goes_and_all_else_stays(nb, small_model, images, idea, gone, instead):
+@pytest.mark.parametrize("idea", INSTEAD)
+def test_one_idea_goes_and_all_else_stays(nb, small_model, images, idea):
     changed = nb.without(small_model, idea)
-    expected = [instead if kind == gone else kind for kind in kinds(small_model)]
-    assert kinds(changed) == expected
-    shapes = [row[1] for row in nb.describe(changed)]
-    assert shapes == [row[1] for row in nb.describe(small_model)]
+    kinds, new = ([type(layer).__name__ for layer in m.layers] for m in (small_model, changed))
+    assert new == [INSTEAD[idea].get(kind, kind) for kind in kinds]
+    shapes, new = ([row[1] for row in nb.describe(m)] for m in (small_model, changed))
+    assert new == shapes
     assert changed.layers[0].get_config() == small_model.layers[0].get_config()
     pools = {(p.pool_size, p.strides) for p in changed.layers if "pool" in p.name}
     assert pools == {((2, 2) if idea == "overlapping pools" else (3, 3), (2, 2))}
-    assert changed.predict(nb.centre_crop(images[:5]), verbose=0).shape == (5, 10)
-    new = [layer for layer in changed.layers if type(layer).__name__ == "Activation"]
-    assert all(layer.activation is nb.keras.activations.tanh for layer in new)
+    for layer in changed.layers:
+        if type(layer).__name__ == "Activation":
+            assert layer.activation is nb.keras.activations.tanh
 
 
-def test_weights_are_drawn_with_the_size_of_their_layer(nb, small_model):
-    nb.draw_weights(small_model)
-    for layer in small_model.layers:
-        if hasattr(layer, "kernel"):
-            products = np.prod(layer.kernel.shape[:-1])
-            spread = np.std(layer.get_weights()[0])
-            assert spread == pytest.approx(np.sqrt(2 / products), rel=0.1)
-    nb.draw_weights(small_model, 0.01)
-    spread = np.std(small_model.get_layer("fc6").get_weights()[0])
-    assert spread == pytest.approx(0.01, rel=0.02)
-
-
-def test_spreads_die_out_with_small_weights_alone(nb, small_model, images):
-    """What the prose says of the figure."""
-    crops = nb.centre_crop(images)
-    plain = nb.without(small_model, "batch normalisation")
-    nb.draw_weights(plain, 0.01)
-    names, spreads = nb.spreads(plain, crops)
-    assert names == ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
-    assert spreads[-1] < 0.01 * spreads[0]
-    for net, size in ((plain, None), (small_model, 0.01)):
-        nb.draw_weights(net, size)
-        spreads = nb.spreads(net, crops)[1]
-        assert max(spreads) < 10 * min(spreads)
+def test_signal_dies_out_with_small_weights_and_no_normalization(
+    run_cell, pixels, images, labels, drawn
+):
+    """What the prose says of the figure, and what its legend says of the lines."""
+    names = run_cell("spreads", x_train=images, y_train=labels)
+    run_cell("draw-spreads", **names)
+    spreads = {line.get_label(): line.get_ydata() for line in drawn[0].axes[0].lines}
+    small = spreads["spread 0.01"]
+    assert small[0] == pytest.approx(0.01 * 27**0.5, rel=0.3) and small[-1] < 0.001 * small[0]
+    for name in ("He initialization", "spread 0.01, batch normalization"):
+        assert max(spreads[name]) < 10 * min(spreads[name])
+    assert spreads["He initialization"][0] > 10 * small[0]
 
 
 def test_ten_crops_set_right_and_spoiled_are_counted(run_cell, capsys):
     truth = np.array([0, 1, 2, 3])
-    centre, ten = np.eye(10)[[0, 5, 5, 3]], np.eye(10)[[0, 1, 2, 5]]
-    run_cell("crops-gain", y_test=truth, centre=centre, probabilities=ten)
-    assert "set right 2 pictures and spoil 1" in capsys.readouterr().out
+    seen = {"center_predicted": np.array([0, 5, 5, 3]), "predicted": np.array([0, 1, 2, 5])}
+    run_cell("crops-gain", y_test=truth, **seen)
+    text = capsys.readouterr().out
+    assert "set right 2 images and spoil 1: difference 1\n" in text
+    assert text.endswith(": 3\n")  # twice the square root of 3 is 3.5, and rounded 3
+
+
+def test_chart_of_the_ideas_says_what_is_clear_and_bears_out_the_prose(run_cell, drawn):
+    """Clear from three standard errors on; the bars in the table's order."""
+    lost = run_cell("worth-chart")["LOST"]
+    for axis, table in zip(drawn[0].axes, lost.values(), strict=True):
+        assert [text.get_text() for text in axis.get_yticklabels()] == list(table)
+        for text, bar, (points, error) in zip(axis.texts, axis.patches, table.values()):
+            clear = abs(points) >= 3 * error
+            said, *inconclusive = text.get_text().split(", ")
+            assert float(said) == pytest.approx(points, abs=0.051) and clear != bool(inconclusive)
+            gray = bar.get_facecolor()[:3] == (0.8, 0.8, 0.8)
+            assert bar.get_width() == points and gray != clear
+    one, then = ({name: round(p) for name, (p, _) in table.items()} for table in lost.values())
+    assert (one["SGD for Muon"], one["constant learning rate"]) == (5, 4)
+    assert one["tanh for ReLU"] == one["LRN for batch normalization"] == 1
+    assert then["recipe of 2012"] == 49 > 2 * then["2012 with batch normalization"]
