@@ -190,12 +190,13 @@ def test_prose_on_results_agrees_with_the_stored_outputs(stored):
         {float(rate): int(error) for error, rate in re.findall(r"(\d+)% at ([\d.]+)", line)}
         for line in stored("relu-and-tanh").splitlines()
     ]
-    relu, tanh, *small_weights = (min(by_rate.values()) for by_rate in errors)
-    assert 30 < relu < tanh < min(small_weights)  # ahead with He's, but not near 25%
+    relu, tanh, small_relu, small_tanh = (min(by_rate.values()) for by_rate in errors)
+    assert 30 < relu < tanh < small_tanh < small_relu  # and not near 25%
     rates = [float(rate) for rate in re.findall(r"rate ([\d.]+):", stored("saturated"))]
-    assert rates == [min(errors[1], key=errors[1].get), 4 * rates[0]]  # best, four times it
+    assert rates == [min(errors[1], key=errors[1].get), max(errors[1])]  # best, largest
+    assert errors[0][rates[1]] == 90  # pure guessing, with ReLU
     saturated = percent(stored("saturated"))  # error and three layers, twice
-    assert max(saturated[1:4]) < 30 and min(saturated[5:]) > 50
+    assert max(saturated[1:4]) < 30 and min(saturated[5:]) > 80
     whole, changed = percent(stored("take-out"))
     assert abs(whole - changed) < 15
     won, lost = map(int, re.findall(r"\d+", stored("crops-gain"))[:2])
