@@ -167,7 +167,8 @@ def test_local_copy_that_is_not_cifar10(nb, cache, loaded, run_cell, capsys, mon
     monkeypatch.setenv("REQUIRE_CIFAR10", "1")
     with pytest.raises(OSError, match=r"could not be loaded\. .*copy\.npz") as error:
         run_cell("load")
-    assert ("allow_pickle" in str(error.value.__cause__)) == (fault == "pickled")
+    if fault == "pickled":
+        assert "allow_pickle" in str(error.value.__cause__)
     monkeypatch.delenv("REQUIRE_CIFAR10")
     assert len(run_cell("load")["x_all"]) < 50000
     assert "THIS IS NOT CIFAR-10" in capsys.readouterr().out

@@ -3,11 +3,12 @@
 import hashlib
 import importlib.util
 import os
+import random
 import re
 import resource
 import subprocess
 import sys
-import zipfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -43,31 +44,18 @@ exec(IDENTIFY)
 network = keras.Sequential([layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(10)])
 network.compile("sgd", "mse")
 data = tf.data.Dataset.from_tensor_slices((x_all[:64] / 255, np.eye(10)[y_all[:64]])).batch(32)
-network.fit(data.map(lambda x, y: (x, y)).prefetch(2), verbose=0)
+network.fit(data.map(lambda x, y: (x, y)).prefetch(2), shuffle=False, verbose=0)
 print("FOUND", keras.backend.backend(), keras.config.image_data_format(), keras.config.floatx())
 tf.keras.datasets.cifar10.load_data.__module__.startswith("keras.src") or print("KERAS 2")
 """
-KILL = """
-import random, signal, time, types
+SAVE = """
+from types import SimpleNamespace
 pixel_mean, pixel_std = np.zeros(3), np.ones(3)
-RUN_FILE, is_cifar10, model = "run.keras", True, build_alexnet()
-def save(mark):
+model = build_alexnet()
+for mark in range(1000):
     model.layers[-1].bias.assign(np.full(10, mark))
-    save_run(model, types.SimpleNamespace(history={"loss": [float(mark)]}))
-save(0)
-begin = time.time()
-save(1)
-duration, moments = time.time() - begin, random.Random(SEED)
-for mark in range(2, 12):
-    child = os.fork()
-    if not child:
-        save(mark)
-        os._exit(0)
-    time.sleep(1.2 * duration * moments.random())
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    curves = load_run(model)
-    print("FOUND", mark, curves["loss"][0], *np.unique(model.layers[-1].bias))
+    save_run(model, SimpleNamespace(history={"loss": [float(mark)]}))
+    print(mark, flush=True)
 """
 MEMORY = """
 import numpy as np, resource
@@ -75,10 +63,7 @@ from pathlib import Path
 from sklearn import datasets
 exec(CELL)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    print(load_image(LARGE).mean((0, 1)).round(-1))
-except ValueError as error:
-    print(error)
+assert abs(load_image(LARGE) - np.float32([200, 100, 0])).max() < 5
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -104,9 +89,7 @@ def one_sentence(error):
     return len(str(error)) < 350 and "\n" not in str(error)
 
 
-def test_four_kernels_load_the_same_arrays_at_the_same_time(
-    start, nb, archive, tmp_path, code_cells, mirror
-):
+def test_four_kernels_load_the_same(start, nb, archive, tmp_path, code_cells, mirror):
     """From two cold homes, each then warm; every kernel's own home is empty each time."""
     urls = [f"{mirror}good/{archive.name}"]
     code = f"SHA256, MIRRORS, LOAD_CELL = {(nb.SHA256, urls, code_cells['load'].source)}"
@@ -244,28 +227,27 @@ def test_a_full_disk_leaves_the_earlier_network(nb, small_model, run_file, capsy
     assert run_file.read_bytes() == before and len(list(run_file.parent.iterdir())) == 1
 
 
-def test_sigkill_while_saving_leaves_the_old_run_or_the_new_one(start):
-    cells = [*START, "blocks", "build", "muon", "compile", "keep-run"]
-    out, error = start(cells, KILL).communicate()
-    found = [list(map(float, line.split())) for line in re.findall("FOUND (.*)", out)]
-    assert len(found) == 10, error
-    last = 1
-    for mark, curves, network in found:
-        assert curves == network and network in (last, mark)
-        last = network
+def test_sigkill_leaves_a_whole_run(start, nb, small_model, run_file, monkeypatch):
+    """That of before, or the new one: at three random moments of saving."""
+    cells = [*START, "get-data", "blocks", "build", "muon", "compile", "keep-run"]
+    kernels = [start(cells, f"RUN_FILE = 'run{n}.keras'\n{SAVE}") for n in range(3)]
+    for n, kernel in enumerate(kernels):
+        assert kernel.stdout.readline() == "0\n", kernel.communicate()[1]
+        time.sleep(random.random())
+        kernel.kill()
+        before = int(["0", *kernel.communicate()[0].split()][-1])
+        monkeypatch.setattr(nb, "RUN_FILE", f"run{n}.keras")
+        (loss,) = nb.load_run(small_model)["loss"]
+        assert loss in (before, before + 1) and (small_model.layers[-1].bias.numpy() == loss).all()
 
 
-def test_a_network_of_another_keras_and_optimizer_is_loaded(nb, small_model, run_file):
-    """Its description has a word that this Keras does not know; its weights are the same."""
+@pytest.mark.filterwarnings("error:Skipping variable")  # no red lines
+def test_a_network_with_an_optimizer_of_elsewhere_is_loaded(nb, small_model, run_file):
     small_model.compile(type("Elsewhere", (keras.optimizers.Adam,), {})(), "mse")
     small_model.optimizer.build(small_model.trainable_variables)
     save(nb, small_model, 3)
-    with zipfile.ZipFile(run_file) as file:
-        parts = {name: file.read(name) for name in file.namelist()}
-    parts["config.json"] = parts["config.json"].replace(b'"name"', b'"newer_word": 1, "name"')
-    with zipfile.ZipFile(run_file, "w") as file:
-        for name, content in parts.items():
-            file.writestr(name, content)
+    with pytest.raises(TypeError, match="Elsewhere"):
+        keras.saving.load_model(run_file)
     model = nb.build_alexnet()
     nb.compile_model(model, 10)
     assert nb.load_run(model) == {"loss": [3]}
@@ -306,7 +288,7 @@ def test_another_kernel_saves_while_this_one_loads(nb, small_model, run_file, mo
     assert curves["loss"] == [small_model.layers[-1].bias.numpy()[0]]
 
 
-@pytest.mark.parametrize("moment", ["training", "saving", "diverged", "loading"])
+@pytest.mark.parametrize("moment", ["training", "saving", "loading"])
 def test_an_interrupted_second_run_leaves_the_first_pair(
     nb, code_cells, pixels, images, labels, run_file, monkeypatch, moment
 ):
@@ -321,14 +303,12 @@ def test_an_interrupted_second_run_leaves_the_first_pair(
     if moment == "training":
         interrupt = keras.callbacks.LambdaCallback(on_train_batch_end=stop)
         monkeypatch.setattr(keras.callbacks, "TerminateOnNaN", lambda: interrupt)
-    if moment == "diverged":
-        names["training_data"] = data.map(lambda x, y: (x * np.nan, y))
     if moment == "saving":
         monkeypatch.setattr(Path, "replace", stop)
     if moment == "loading":
         names["START_TRAINED"] = 1
         monkeypatch.setattr(keras.Model, "load_weights", stop)
-    with pytest.raises((KeyboardInterrupt, ArithmeticError)):
+    with pytest.raises(KeyboardInterrupt):
         exec(code_cells["fit"].source, names)
     assert names["trained"] is trained and names["curves"] is curves
     assert run_file.read_bytes() == kept and len(list(run_file.parent.iterdir())) == 1
@@ -377,23 +357,23 @@ def test_rotated_and_animated_images(nb, tmp_path, ending):
     assert abs(nb.load_image(path).astype(int) - [255, 0, 0]).max() < 5
 
 
-@pytest.mark.parametrize("ending", ["jpg", "png"])
-def test_a_photograph_of_108_megapixels_needs_little_memory(start, code_cells, tmp_path, ending):
-    large = str(tmp_path / f"large.{ending}")
+def test_a_photograph_of_108_megapixels_needs_little_memory(start, code_cells, tmp_path):
+    large = str(tmp_path / "large.jpg")
     Image.new("RGB", (12000, 9000), (200, 100, 0)).save(large)
     code = f"CELL, LARGE = {(code_cells['load-image'].source, large)}{MEMORY}"
     out, error = start([], code).communicate()
-    text, memory = out.splitlines() or error
-    assert int(memory) * (1 if sys.platform == "darwin" else 1024) < 0.3e9
-    assert "[200. 100.   0.]" in text if ending == "jpg" else "too large" in text
+    assert out and int(out) * (1 if sys.platform == "darwin" else 1024) < 0.3e9, error
 
 
-@pytest.mark.parametrize("name", ["a.heic", "a.svg", "empty.png", "none.png", "~nobody-here/a"])
+@pytest.mark.parametrize(
+    "name", ["a.heic", "a.svg", "a.png", "no.png", "large.png", "~nobody-here/a"]
+)
 def test_what_is_no_image_is_one_sentence_with_advice(nb, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     Path("a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     Path("a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
-    Path("empty.png").touch()
+    Path("a.png").touch()
+    Image.new("1", (12000, 9000)).save("large.png")
     with pytest.raises(ValueError, match="PNG or JPEG") as error:
         nb.load_image(name)
     assert one_sentence(error.value) and Path(name).name in str(error.value)
