@@ -83,7 +83,10 @@ OPEN = {
         "do_not_pass_for_cifar10[floats to 1]",
         "do_not_pass_for_cifar10[whole pixels to 1]",
     ],
-    "TensorFlow says more than nothing when it starts": ["keras_json_and_a_quiet_start"],
+    "TF_USE_LEGACY_KERAS takes away tf.keras": ["keras_json_and_a_quiet_start[1]"],
+    "a network with an optimizer of elsewhere loads with a red warning": [
+        "optimizer_of_elsewhere_is_loaded",
+    ],
     "a file that is no trained network is not always named in one sentence": [
         "no_trained_network[True-cut]",
         "no_trained_network[False-cut]",

@@ -76,7 +76,8 @@ def work(address, machines, index, epochs, file):
         print(f"epoch {epoch + 1}: loss {logs['loss']:.3f}", flush=True)
 
     mine = slice(index, None, machines)
-    data = nb.make_batches(x[mine], y[mine], seed=nb.SEED + machines * done + index)
+    # one seed for all: Keras keeps it in a variable, and variables are equal everywhere
+    data = nb.make_batches(x[mine], y[mine], seed=nb.SEED + done)
     each_epoch = keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)
     options = {"shuffle": False, "verbose": 0, "callbacks": [each_epoch]}
     model.fit(data.take(steps), epochs=epochs, initial_epoch=done, **options)
