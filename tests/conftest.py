@@ -60,58 +60,6 @@ class NotebookRun:
                 item.options["check"] = False
 
 
-# Known defects of the notebook, each with the tests that find it. A test that passes everywhere
-# again leaves this list.
-OPEN = {
-    "the seed of shift and mirror is one number, so the first batch has fewer views": [
-        "yields_the_fifty_views",
-    ],
-    "the order of images depends on TensorFlow's global seed, which a second run has set": [
-        "training_twice_gives",
-        "a_class_can_start_from",
-    ],
-    "replicas keep their own running averages, so several GPUs predict otherwise than the file": [
-        "several_devices_learn_what_one_learns[2]",
-        "several_devices_learn_what_one_learns[4]",
-    ],
-    "a cell run again after the last one meets other values of x, y, or x_all": [
-        "local_copy_comes_first[1]",
-        "all_runs_on_digits_and_again",
-    ],
-    "other pixels or label types pass for CIFAR-10": [
-        "do_not_pass_for_cifar10[labels + 256]",
-        "do_not_pass_for_cifar10[floats to 1]",
-        "do_not_pass_for_cifar10[whole pixels to 1]",
-    ],
-    "TF_USE_LEGACY_KERAS takes away tf.keras": ["keras_json_and_a_quiet_start[1]"],
-    "a network with an optimizer of elsewhere loads with a red warning": [
-        "optimizer_of_elsewhere_is_loaded",
-    ],
-    "a file that is no trained network is not always named in one sentence": [
-        "no_trained_network[True-cut]",
-        "no_trained_network[False-cut]",
-        "no_trained_network[True-other network]",
-        "no_trained_network[False-other network]",
-    ],
-    "curves and weights are read in two steps": ["another_kernel_saves_while"],
-    "an interrupted save leaves its part, or the file without its network": [
-        "leaves_the_first_pair[saving]",
-    ],
-    "integers of 32 bits are cut, and an unknown home is no sentence": [
-        "deep_images_are_scaled[32.tif]",
-        "one_sentence_with_advice[~nobody-here/a]",
-    ],
-}
-
-
-def pytest_collection_modifyitems(items):
-    """Expects the tests of known defects to fail."""
-    for item in items:
-        for defect, names in OPEN.items():
-            if any(name in item.nodeid for name in names):
-                item.add_marker(pytest.mark.xfail(reason=defect, strict=False))
-
-
 def pytest_configure(config):
     """Runs the notebook in its short form, unless all of its outputs are to be compared."""
     os.environ.setdefault("MPLBACKEND", "Agg")

@@ -208,7 +208,7 @@ def test_all_cells_run_in_jupyterlab(screen, lab, tmp_path, notebook, code_cells
     playwright.expect(heading).to_be_in_viewport()
     screen.evaluate(WATCH)
     screen.click("#jp-MainMenu >> text=Run")
-    screen.click("text=Run All Cells")
+    screen.click(".lm-Menu >> text=Run All Cells")
     for _ in range(60):
         screen.wait_for_timeout(10_000)
         screen.keyboard.press("Control+s")

@@ -57,6 +57,13 @@ for mark in range(1000):
     save_run(model, SimpleNamespace(history={"loss": [float(mark)]}))
     print(mark, flush=True)
 """
+LOAD_RUN = """
+import shutil
+pixel_mean, pixel_std, is_cifar10, RUN_FILE = np.zeros(3), np.ones(3), True, "run.keras"
+model = build_alexnet()
+compile_model(model, 10)
+print("FOUND", load_run(model), model.layers[-1].bias.numpy().mean())
+"""
 MEMORY = """
 import numpy as np, resource
 from pathlib import Path
@@ -72,14 +79,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def start(code_cells, tmp_path):
     """A function that starts a program: some cells of the notebook, then more lines."""
 
-    def run(cells, code, **settings):
+    def run(cells, code, python=sys.executable, **settings):
         unset = ("SHARED_KERAS_HOME", "CIFAR10_NPZ", "TF_CPP_MIN_LOG_LEVEL", "REQUIRE_CIFAR10")
         environment = {name: value for name, value in os.environ.items() if name not in unset}
         environment |= {"KERAS_HOME": str(tmp_path / "home")} | settings
         source = "\n".join([*(code_cells[cell].source for cell in cells), code])
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         options = {"env": environment, "cwd": tmp_path, "text": True} | streams
-        return subprocess.Popen([sys.executable, "-c", source], **options)
+        return subprocess.Popen([python, "-c", source], **options)
 
     return run
 
@@ -109,7 +116,7 @@ def test_four_kernels_load_the_same(start, nb, archive, tmp_path, code_cells, mi
         assert len(list(Path(tmp_path, home, "datasets").iterdir())) == 1
 
 
-def arrays(pixel=np.uint8([0, 85, 255]), side=(32, 32), labels=LABELS, train=50000):
+def arrays(pixel=np.uint8([125, 123, 114]), side=(32, 32), labels=LABELS, train=50000):
     """Arrays in the form of load_data()'s."""
     pixels = np.broadcast_to(pixel, (60000, *side, len(pixel)))
     return (pixels[:train], labels[:train]), (pixels[train:], labels[train:])
@@ -121,7 +128,8 @@ OTHER = {
     "shuffled": {"labels": np.roll(LABELS, 1)},
     "floats to 1": {"pixel": np.float32([0, 0.3, 1])},
     "whole pixels to 1": {"pixel": np.uint8([0, 0, 1])},
-    "gray": {"pixel": np.uint8([255])},
+    "gray": {"pixel": np.uint8([120])},
+    "blue first": {"pixel": np.uint8([114, 123, 125])},
     "channels first": {"side": (3, 32), "pixel": np.uint8(range(0, 256, 8))},
     "swapped": {"train": 10000},
 }
@@ -160,7 +168,7 @@ def test_an_engine_that_is_not_here_is_named_with_its_variable(start, engine):
     assert last.startswith("ImportError") and "KERAS_BACKEND" in last and "%pip" not in last
 
 
-@pytest.mark.parametrize("backend", ["Agg", "svg"])
+@pytest.mark.parametrize("backend", ["Agg", "svg", "nonsense"])
 def test_figures_are_shown_whatever_matplotlib_is_told(code_cells, tmp_path, backend):
     cells = [code_cells[name].copy() for name in (*START, "plotting", "relu-tanh")]
     short = nbformat.v4.new_notebook(cells=cells)
@@ -253,6 +261,23 @@ def test_a_network_with_an_optimizer_of_elsewhere_is_loaded(nb, small_model, run
     assert nb.load_run(model) == {"loss": [3]}
     for ours, theirs in zip(model.get_weights(), small_model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_networks_of_another_version_of_keras_are_loaded(start, nb, small_model, run_file):
+    """Upward and downward: saved here and loaded there, and saved there and loaded here."""
+    if "OTHER_PYTHON" not in os.environ:
+        pytest.skip("no other version of Keras: .ci/colab has one")
+    cells = [*START, "blocks", "build", "muon", "compile", "keep-run"]
+    other = {"python": os.environ["OTHER_PYTHON"]}
+    nb.compile_model(small_model, 10)
+    save(nb, small_model, 3)
+    out, error = start(cells, LOAD_RUN, **other).communicate()
+    assert out.endswith("FOUND {'loss': [3.0]} 3.0\n"), error
+    saving = SAVE.replace("range(1000)", "[7]")
+    out, error = start(cells, f"RUN_FILE = 'run.keras'\n{saving}", **other).communicate()
+    assert out == "7\n", error
+    assert nb.load_run(small_model) == {"loss": [7]}
+    assert (small_model.layers[-1].bias.numpy() == 7).all()
 
 
 @pytest.mark.parametrize("content", ["none", "cut", "no curves", "other network"])

@@ -1,6 +1,5 @@
 """Schedule, optimizer, training, saving; one device, several, and a GPU's kernels."""
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -49,21 +48,23 @@ def steps(optimizer, gradients):
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 def test_steps_of_convolutions_are_orthogonal_all_others_sgds(nb, momentum):
-    """Along the directions of SGD's step, about equally far; without momentum, it may refuse."""
+    """Along the directions of SGD's step, about equally far; without momentum, it is SGD."""
     random, unequal = np.random.default_rng(0), np.linspace(1, 9, 16)
     shapes = (3, 3, 8, 16), (72, 16)
     gradients = [[random.normal(size=s) * unequal for s in shapes] for _ in range(2)]
     settings = {"momentum": momentum, "nesterov": momentum > 0}
     ours = steps(nb.KernelMuon(0.5, **settings), gradients)
     sgds = steps(keras.optimizers.SGD(0.5, **settings), gradients)
-    with contextlib.nullcontext() if momentum else contextlib.suppress(IndexError):
-        for (kernel, matrix), (sgds_kernel, sgds_matrix) in zip(ours, sgds, strict=True):
-            np.testing.assert_allclose(matrix, sgds_matrix, rtol=1e-4)
-            left, _, right = np.linalg.svd(sgds_kernel, full_matrices=False)
-            along = left.T @ kernel @ right.T / (0.5 * nb.KernelMuon.share)
-            lengths = along.diagonal()
-            assert 0.6 < lengths.min() and lengths.max() < 1.3
-            np.testing.assert_allclose(along, np.diag(lengths), atol=0.02)
+    for (kernel, matrix), (sgds_kernel, sgds_matrix) in zip(ours, sgds, strict=True):
+        np.testing.assert_allclose(matrix, sgds_matrix, rtol=1e-4)
+        if not momentum:
+            np.testing.assert_allclose(kernel, sgds_kernel, rtol=1e-4)
+            continue
+        left, _, right = np.linalg.svd(sgds_kernel, full_matrices=False)
+        along = left.T @ kernel @ right.T / (0.5 * nb.KernelMuon.share)
+        lengths = along.diagonal()
+        assert 0.6 < lengths.min() and lengths.max() < 1.3
+        np.testing.assert_allclose(along, np.diag(lengths), atol=0.02)
 
 
 def train(nb, images, labels, seed, between=lambda: None):
@@ -150,7 +151,7 @@ def test_a_class_can_start_from_the_trained_network(session, images, run_cell, n
     first = session()
     assert "Epoch 2/2" in capsys.readouterr().out
     for a, b in zip(first["model"].weights, session()["model"].weights, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(a, b, rtol=0.01, atol=0.01)
     second = session()
     again = session(START_TRAINED=1)
     assert capsys.readouterr().out.count("Epoch 1/2") == 2
@@ -211,6 +212,7 @@ def test_several_devices_learn_what_one_learns(tmp_path, count):
         labels, losses = np.arange(300) % 5, []
         images = (images // 8 + 45 * labels[:, None, None, None]).astype("uint8")
         nb.x_all, nb.y_all, nb.x_test, nb.y_test = images, labels, images, labels
+        nb.loaded = (images, labels), (images, labels)
         exec(code_cells["identify"].source, vars(nb))
         nb.RUN_FILE, nb.BATCH_SIZE = "alexnet_cifar10.keras", 60
         nb.SEED, nb.EPOCHS, nb.PEAK_RATE, nb.DROPOUT = 1, 8, 0.02, 0.0
@@ -221,7 +223,7 @@ def test_several_devices_learn_what_one_learns(tmp_path, count):
             assert nb.curves["accuracy"][-1] > 0.9, nb.curves["accuracy"]
             losses.append(nb.curves["loss"][-1])
         assert nb.devices[1:] and abs(losses[1] / losses[0] - 1) < 1 / 3, losses
-        predicts_the_same_elsewhere(nb, nb.model, nb.center_crop(images))
+        predicts_the_same_elsewhere(nb, nb.trained, nb.center_crop(images))
         """
     start_python(code, tmp_path, SIMULATED.replace("COUNT", str(count)))
 

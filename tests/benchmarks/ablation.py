@@ -167,9 +167,9 @@ lrn, he, divided = swapped(lrn_instead), rebuilt(drawn), replaced(warmup_cosine=
 recipe_of_2012 = chain(no_smoothing, optimizer(plain_momentum), replaced(DROPOUT=0.5))
 CHANGES = {
     WHOLE: chain(),
-    "tanh for ReLU": rebuilt(lambda nb, model: nb.without(model, "ReLU")),
+    "tanh instead of ReLU": rebuilt(lambda nb, model: nb.without(model, "ReLU")),
     "no normalization, He initialization": chain(swapped(biases_alone), he),
-    "LRN for batch normalization": chain(lrn, he),
+    "LRN instead of batch normalization": chain(lrn, he),
     "2 x 2 pools": rebuilt(lambda nb, model: nb.without(model, "overlapping pools")),
     "four convolutions": swapped(four_convolutions),
     "no augmentation": replaced(augmentation=lambda seed: center_alone),
@@ -177,7 +177,7 @@ CHANGES = {
     CONSTANT: replaced(warmup_cosine=lambda peak, steps: peak),
     "no weight decay": replaced(WEIGHT_DECAY=0.0),
     "no label smoothing": no_smoothing,
-    "SGD for Muon": optimizer(keras.optimizers.SGD),
+    "SGD instead of Muon": optimizer(keras.optimizers.SGD),
     "recipe of 2012": chain(  # except the size of the first weights, which is He's
         recipe_of_2012, divided, lrn, rebuilt(functools.partial(drawn, bias=1.0))
     ),
@@ -185,11 +185,11 @@ CHANGES = {
     "2012 with batch normalization and cosine": chain(recipe_of_2012, he),
 }
 OWN_RATE = {  # what a learning rate acts through: slopes, sizes, steps, schedule
-    "tanh for ReLU",
+    "tanh instead of ReLU",
     "no normalization, He initialization",
-    "LRN for batch normalization",
+    "LRN instead of batch normalization",
     CONSTANT,
-    "SGD for Muon",
+    "SGD instead of Muon",
     *(arm for arm in CHANGES if "2012" in arm),
 }
 
