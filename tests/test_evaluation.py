@@ -94,7 +94,7 @@ def test_captions_say_who_is_right_and_mistakes_are_the_surest(nb, run_cell, dra
     shown += zip(wrong[::-1], tiles(drawn[1]), strict=True)
     for n, (image, title, frame) in shown:
         truth, said = nb.class_names[labels[n]], nb.class_names[predicted[n]]
-        assert f"{said} {n / 299:.0%}" in title and title.startswith("✗" if n in wrong else "✓")
+        assert f"{said} {n / 299:.0%}" in title and title.strip()[0] == "✓✗"[n in wrong]
         assert (f"label: {truth}" in title) == (n in wrong)
         assert (image == images[n]).all() and frame == to_hex("C1" if n in wrong else "C0")
 

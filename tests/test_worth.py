@@ -60,6 +60,9 @@ def test_chart_of_the_ideas_says_what_is_clear_and_bears_out_the_prose(run_cell,
         assert float(said) == pytest.approx(points, abs=0.051) and clear != bool(inconclusive)
         gray = bar.get_facecolor()[:3] == (0.8, 0.8, 0.8)
         assert bar.get_width() == points and gray != clear
+    bold = [text.get_fontweight() == "bold" for text in axis.get_yticklabels()]
+    newer = "smoothing", "batch", "normalization", "learning rate", "Muon"
+    assert bold == [not any(word in name for word in newer) for name in lost]
     rounded = {name: round(points) for name, (points, _) in lost.items()}
     assert (rounded["SGD instead of Muon"], rounded["constant learning rate"]) == (5, 4)
     assert rounded["tanh instead of ReLU"] == rounded["LRN instead of batch normalization"] == 1
