@@ -12,7 +12,7 @@ def test_stored_outputs_are_of_this_code_and_these_packages(notebook):
         pytest.skip("the newest versions are being tried")
     assert notebook.metadata.get("fingerprint") == fingerprint(notebook), (
         "The notebook's outputs belong to other code or other packages, or were edited. "
-        "Run .ci/refresh: it runs the notebook and stores its fingerprint."
+        "Run `python .github/classroom.py refresh`, which stores new ones and their fingerprint."
     )
 
 
