@@ -34,6 +34,10 @@ def test_one_command_to_run_and_one_to_test(readme):
     commands = re.findall(r"^```sh\n(.*?)\n```$", readme, re.MULTILINE | re.DOTALL)
     assert len(commands) == 2 and "nbconvert" in commands[0] and "pytest" in commands[1]
     assert all(command.startswith("python3 -m venv .venv") for command in commands)
+    here = [command.replace("python3", "python").split(" && ") for command in commands]
+    windows = re.findall(r"^```powershell\n(.*?)\n```$", readme, re.MULTILINE | re.DOTALL)
+    there = [block.replace("\\Scripts\\", "/bin/").splitlines() for block in windows]
+    assert there == here  # the same steps, a line each
 
 
 def test_numbers_are_the_notebooks(readme, stored, small_model):

@@ -99,7 +99,7 @@ def main():
     if not 0 <= a.index < a.machines:
         parser.error(f"the index of one of {a.machines} is from 0 to {a.machines - 1}")
     if not importlib.util.find_spec("jax"):
-        parser.error("JAX is needed: .venv/bin/pip install jax")
+        parser.error("JAX is needed: .venv/bin/pip install jax==0.10.2")
     if a.work:
         return work(a.address, a.machines, a.index, a.epochs, a.folder / "saved.npz")
     a.folder.mkdir(exist_ok=True)
