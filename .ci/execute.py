@@ -31,7 +31,7 @@ class TellingExecutor(ExecutePreprocessor):
     """Runs a notebook with a line a section and a line an epoch, and says what came out."""
 
     def preprocess(self, notebook, resources=None, km=None):
-        with tempfile.TemporaryFile("w+", errors="replace") as self.log_of_kernel:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as self.log_of_kernel:
             try:
                 notebook, resources = super().preprocess(notebook, resources, km)
             except DeadKernelError:

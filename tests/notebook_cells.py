@@ -60,7 +60,9 @@ def fingerprint(notebook, requirements=None):
 
     `requirements` is the text of requirements.txt, by default the one beside the notebook.
     """
-    requirements = REQUIREMENTS.read_text() if requirements is None else requirements
+    requirements = (
+        REQUIREMENTS.read_text(encoding="utf-8") if requirements is None else requirements
+    )
     pins = sorted(re.findall(r"^[^\s#]+==[^\s#]+", requirements, re.MULTILINE))
     code, outputs = [], []
     for cell in code_cells_by_id(notebook).values():

@@ -59,7 +59,7 @@ class Copy:
         """Runs the command, with nothing but an ASCII locale. Returns the process."""
         command = [sys.executable, self.folder / ".github" / "classroom.py", *parts]
         environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"} | environment
-        options = {"capture_output": True, "text": True, "env": environment}
+        options = {"capture_output": True, "encoding": "utf-8", "env": environment}
         return subprocess.run(command, cwd=self.folder.parent, **options)
 
     def made(self, *parts, **environment):
@@ -86,7 +86,7 @@ def copy(tmp_path):
 
 def test_help_names_each_part_and_what_it_needs_without_any_package(copy):
     command = [sys.executable, "-I", "-S", copy.folder / ".github" / "classroom.py", "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
     for part in ("student", "instructor", "data", "model", "packages", "slides", "page", "refresh"):
         (line,) = (line for line in text.splitlines() if line.startswith(f"  {part} "))
         assert "Needs " in line

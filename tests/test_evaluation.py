@@ -147,7 +147,7 @@ def test_neighbors_are_near_and_framed_by_their_class(
 def test_file_that_is_no_image(nb, tmp_path, kind):
     path = tmp_path / "image.png"
     if kind == "text":
-        path.write_text("not an image")
+        path.write_text("not an image", encoding="utf-8")
     if kind == "folder":
         path.mkdir()
     if kind == "cut":

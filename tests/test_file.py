@@ -219,7 +219,9 @@ def rules():
     """The tolerances of the full check, as nbval reads them."""
     from nbval.plugin import get_sanitize_patterns
 
-    return dict(get_sanitize_patterns((ROOT / "tests" / "tolerances.cfg").read_text()))
+    return dict(
+        get_sanitize_patterns((ROOT / "tests" / "tolerances.cfg").read_text(encoding="utf-8"))
+    )
 
 
 def test_each_tolerance_holds_a_stored_output(rules, code_cells):

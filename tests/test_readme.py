@@ -12,7 +12,7 @@ ROOT = NOTEBOOK.parent
 
 @pytest.fixture(scope="module")
 def readme():
-    return (ROOT / "README.md").read_text()
+    return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_figure_is_the_notebooks(readme, notebook):
@@ -23,8 +23,8 @@ def test_figure_is_the_notebooks(readme, notebook):
 @pytest.mark.parametrize("file", ["README.md", "tests/benchmarks/README.md"])
 def test_results_are_the_measured_ones(file, notebook):
     """What stands between the marks was written by tests/benchmarks/seeds.py."""
-    rows = json.loads(seeds.RESULTS.read_text())
-    text = (ROOT / file).read_text()
+    rows = json.loads(seeds.RESULTS.read_text(encoding="utf-8"))
+    text = (ROOT / file).read_text(encoding="utf-8")
     assert seeds.written_anew(text, notebook, rows) == text
     assert seeds.result(notebook, seeds.STORED) in rows
     assert "<!-- end -->" in text

@@ -50,7 +50,7 @@ def executed(folder):
     settings = NOTEBOOK.parent / ".ci" / "execute.py"
     command = [sys.executable, "-c", MEASURE, jupyter, "nbconvert", "--config", settings]
     command += [*"--to notebook --execute --output executed.ipynb".split(), NOTEBOOK.name]
-    options = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
+    options = {"cwd": folder, "env": environment, "capture_output": True, "encoding": "utf-8"}
     done = subprocess.run(command, **options, timeout=1700)
     assert done.returncode == 0, done.stderr
     notebook = nbformat.read(folder / "executed.ipynb", as_version=4)

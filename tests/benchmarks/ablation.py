@@ -215,7 +215,7 @@ class Rows:
 
     def __init__(self, path, epochs, device):
         self.path, self.epochs, self.device = path, epochs, device
-        self.rows = json.loads(path.read_text()) if path.exists() else []
+        self.rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         kinds = {(row["edition"], row["epochs"]) for row in self.rows}
         if not kinds <= {(common.EDITION, epochs), (common.EDITION, epochs / 2)}:
             raise ValueError(f"{path} has training runs of another edition or length.")
@@ -231,7 +231,7 @@ class Rows:
                 return row
         self.rows.append(key | common.in_a_process(train, arm, seed, epochs, factor))
         print(self.rows[-1], flush=True)
-        self.path.write_text(json.dumps(self.rows, indent=1) + "\n")
+        self.path.write_text(json.dumps(self.rows, indent=1) + "\n", encoding="utf-8")
         return self.rows[-1]
 
     def best_factor(self, arm):

@@ -102,6 +102,18 @@ def product_speed(side=4096):
     return 2 * side**3 / seconds / 1e9
 
 
+def peak_memory():
+    """Returns the peak memory of this process in GiB."""
+    if sys.platform == "win32":  # which has no module `resource`
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**30
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
 class Meter:
     """Measures from its creation to stop(), and a matrix product before and after."""
 
@@ -149,4 +161,4 @@ def filled(text, blocks):
 
 def write_into_readme(blocks):
     """Replaces the blocks of these names in the README beside this file."""
-    README.write_text(filled(README.read_text(), blocks))
+    README.write_text(filled(README.read_text(encoding="utf-8"), blocks), encoding="utf-8")

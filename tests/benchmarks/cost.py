@@ -9,7 +9,6 @@ the table in the README there. Run it on an otherwise idle machine (ten minutes)
 """
 
 import json
-import resource
 import time
 
 import common
@@ -70,7 +69,7 @@ def measure(images, width, side, devices, steps=15):
         "parameters": model.count_params(),
         "gflops_of_product": round(product),
         "share": round(float(6 * work * nb.BATCH_SIZE / seconds / 1e9 / product), 2),
-        "memory": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "memory": round(common.peak_memory(), 2),
     }
 
 
@@ -100,7 +99,7 @@ def main():
     for change in [{}, *others]:
         rows.append(common.in_a_process(measure, **AS_IT_IS | change))
         print(rows[-1], flush=True)
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     common.write_into_readme({"cost": table(rows)})
 
 

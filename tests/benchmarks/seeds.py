@@ -163,15 +163,18 @@ def figure(notebook):
 
 def main():
     notebook = common.read_notebook()
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
     rows = {key(row): row for row in known}
     for seed in [*sys.argv[1:], None]:  # the stored run comes last: it is the one shown
         row = run(seed) if seed else result(notebook, STORED)
         print(row, flush=True)
         rows[key(row)] = row
-        RESULTS.write_text(json.dumps([rows[k] for k in sorted(rows)], indent=1) + "\n")
+        RESULTS.write_text(
+            json.dumps([rows[k] for k in sorted(rows)], indent=1) + "\n", encoding="utf-8"
+        )
     for readme in (common.ROOT / "README.md", common.README):
-        readme.write_text(written_anew(readme.read_text(), notebook, list(rows.values())))
+        text = written_anew(readme.read_text(encoding="utf-8"), notebook, list(rows.values()))
+        readme.write_text(text, encoding="utf-8")
     (common.FIGURES / "networks.png").write_bytes(figure(notebook))
 
 

@@ -105,7 +105,7 @@ def main():
     a.folder.mkdir(exist_ok=True)
     log = a.folder / f"machine_{a.index}.log"
     command = [sys.executable, __file__, *sys.argv[1:], "--work"]
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         environment = os.environ | {"KERAS_BACKEND": "jax"}
         code = subprocess.run(command, env=environment, stderr=file).returncode
     if code:

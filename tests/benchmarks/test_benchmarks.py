@@ -232,7 +232,7 @@ def test_effect_of_an_arm_is_its_mean_difference_in_pairs():
 
 def test_notebook_shows_what_was_measured(code_cells):
     """In the same order: each idea that was taken out alone."""
-    lost = ablation.for_notebook(json.loads(ablation.RESULTS.read_text()))
+    lost = ablation.for_notebook(json.loads(ablation.RESULTS.read_text(encoding="utf-8")))
     source = next(c.source for c in code_cells.values() if "LOST = {" in c.source)
     statements = [s for s in ast.parse(source).body if isinstance(s, ast.Assign)]
     shown = next(ast.literal_eval(s.value) for s in statements if s.targets[0].id == "LOST")
@@ -314,9 +314,9 @@ def test_work_grows_with_the_square_of_width_and_side(own, width, side, share):
 
 
 def test_readme_shows_the_measured_figures():
-    readme, rows = common.README.read_text(), {}
+    readme, rows = common.README.read_text(encoding="utf-8"), {}
     for module in (ablation, cost, time_to_accuracy):
-        rows[module] = json.loads(module.RESULTS.read_text())
+        rows[module] = json.loads(module.RESULTS.read_text(encoding="utf-8"))
         assert module.table(rows[module]) in readme
     assert {row["name"] for row in rows[time_to_accuracy]} == set(contenders.CONTENDERS)
     assert set(ablation.pairs(rows[ablation])) == set(ablation.CHANGES)
@@ -324,6 +324,6 @@ def test_readme_shows_the_measured_figures():
 
 def test_marks_of_the_readme_are_those_that_are_written():
     """A mark with a slip would keep an old table for ever."""
-    marks = set(re.findall("<!-- (.*?) -->", common.README.read_text()))
+    marks = set(re.findall("<!-- (.*?) -->", common.README.read_text(encoding="utf-8")))
     written = {"seeds", "epochs", "second-edition", "ablation", "networks", "cost", "end"}
     assert marks == written

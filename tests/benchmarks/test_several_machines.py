@@ -34,7 +34,7 @@ def start(tmp_path):
                 env=os.environ | {"DIGITS": "1", "PEAK_RATE": "0.1"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
+                encoding="utf-8",
                 start_new_session=True,
             )
             started.append(process)

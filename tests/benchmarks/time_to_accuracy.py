@@ -9,7 +9,6 @@ on 2,000 validation images for the curves. The test images are used once, after 
 """
 
 import json
-import resource
 import time
 
 import common
@@ -98,7 +97,7 @@ def run(name, budget):
         "epochs": round(watch.steps * size / len(x_train), 1),
         "parameters": contender.model.count_params(),
         "work": common.multiply_adds(contender.model) / 1e6,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "memory": common.peak_memory(),
         "curve": [*watch.curve, (round(watch.seconds, 1), tried)],
     }
 
@@ -134,7 +133,7 @@ def main():
         rows.append(common.in_a_process(run, name, SECONDS))
         print(table(rows[-1:]).splitlines()[-1], flush=True)
     rows.sort(key=lambda row: -row["accuracy"])
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     common.write_into_readme({"networks": table(rows)})
     draw(rows, common.FIGURES / "time_to_accuracy.png")
 
