@@ -94,7 +94,7 @@ def test_archive_that_was_put_beside_the_notebook(nb, cache, archive, fetched, m
     monkeypatch.setattr(nb, "MIRRORS", [])
     kept = Path("shared", "datasets", nb.NAME)
     if home == "a file":
-        Path("shared").write_text("")
+        Path("shared").write_text("", encoding="utf-8")
     if home == "broken":
         kept.parent.mkdir(parents=True)
         kept.write_bytes(archive.read_bytes()[:1000])
@@ -161,7 +161,7 @@ def test_local_copy_that_is_not_cifar10(nb, cache, loaded, run_cell, capsys, mon
     if fault == "pickled":  # which could run any code
         save_npz(path, 2 * [(np.array([print], dtype=object), np.zeros(3))])
     if fault == "text":
-        path.write_text("not an archive")
+        path.write_text("not an archive", encoding="utf-8")
     monkeypatch.setenv("CIFAR10_NPZ", str(path))
     monkeypatch.setattr(nb, "COPY", str(path))
     monkeypatch.setenv("REQUIRE_CIFAR10", "1")

@@ -85,7 +85,7 @@ def start(code_cells, tmp_path):
         environment |= {"KERAS_HOME": str(tmp_path / "home")} | settings
         source = "\n".join([*(code_cells[cell].source for cell in cells), code])
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        options = {"env": environment, "cwd": tmp_path, "text": True} | streams
+        options = {"env": environment, "cwd": tmp_path, "encoding": "utf-8"} | streams
         return subprocess.Popen([python, "-c", source], **options)
 
     return run
@@ -152,12 +152,12 @@ def test_old_keras_json_and_a_quiet_start(start, tmp_path, code_cells, legacy):
     settings = '{"backend": "theano", "image_data_format": "channels_first", "floatx": "float16"}'
     file = tmp_path / "home" / "keras.json"
     file.parent.mkdir()
-    file.write_text(settings)
+    file.write_text(settings, encoding="utf-8")
     code = f"IDENTIFY = {code_cells['identify'].source!r}" + START_KERAS
     kernel = start([*START, "get-data"], code, TF_USE_LEGACY_KERAS=legacy)
     out, error = kernel.communicate()
     assert out.endswith("FOUND tensorflow channels_last float32\n") and error == ""
-    assert file.read_text() == settings
+    assert file.read_text(encoding="utf-8") == settings
 
 
 @pytest.mark.parametrize("engine", ["torch", "theano", "jax"])
@@ -396,7 +396,8 @@ def test_a_photograph_of_108_megapixels_needs_little_memory(start, code_cells, t
 def test_what_is_no_image_is_one_sentence_with_advice(nb, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     Path("a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
-    Path("a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
+    Path("a.svg").write_text(svg, encoding="utf-8")
     Path("a.png").touch()
     Image.new("1", (12000, 9000)).save("large.png")
     with pytest.raises(ValueError, match="PNG or JPEG") as error:
