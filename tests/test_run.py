@@ -15,17 +15,6 @@ ONE_EPOCH = {"center": (70, 79), "ten": (71, 81)}
 GIB = (0.3, 2)  # students have laptops with 8 GiB and a browser open
 
 
-def test_peak_memory_of_the_kernel(request, capsys):
-    """After .ci/full_check has run the notebook: pytest runs this after it."""
-    cells = any(item.path.suffix == ".ipynb" for item in request.session.items)
-    if "PYTEST_XDIST_WORKER" in os.environ or not cells:
-        pytest.skip("the notebook was not run by this process; .ci/full_check measures")
-    peak = request.config.pluginmanager.get_plugin("notebook-run").peak_memory
-    with capsys.disabled():
-        print(f"\npeak memory of the notebook: {peak:.2f} GiB")
-    assert GIB[0] < peak <= GIB[1]
-
-
 # A process of its own, so that of all its children the largest is the notebook's kernel.
 MEASURE = """
 import resource, subprocess, sys

@@ -25,6 +25,19 @@ def test_constraints_have_the_versions_of_the_requirements():
     assert len(lines) == len(pinned(required))  # it refers to no other file
 
 
+def test_commands_install_packages_of_known_versions():
+    """By the file of constraints, or by a version in the command."""
+    files = [*ROOT.glob("*.md"), *ROOT.glob(".github/*.md"), *ROOT.glob("tests/**/*.md")]
+    files += [*WORKFLOWS, *(file for file in ROOT.glob(".ci/*") if file.is_file())]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    commands = re.findall(r"pip install (?:-q )?([^\n`&]*)", text.replace("\\\n", " "))
+    assert len(commands) > 10
+    for command in commands:
+        if "-c .github/constraints.txt" not in command and "--no-index" not in command:
+            words = [word for word in command.split() if word[0] not in "-."]
+            assert words and all("==" in word for word in words), command
+
+
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 def test_workflows_read_only_and_run_pinned_actions(workflow):
     text = workflow.read_text(encoding="utf-8")
@@ -33,6 +46,6 @@ def test_workflows_read_only_and_run_pinned_actions(workflow):
     expected = publishes if workflow.stem == "page" else []
     assert allowed == [("", "  contents: read\n"), *expected]
     actions = re.findall(r"uses: (.*)", text)
-    assert actions
+    assert actions and "continue-on-error" not in text  # a failure is red
     for action in actions:
         assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", action), action
