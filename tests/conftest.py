@@ -12,10 +12,8 @@ import inspect
 import os
 import pickle
 import re
-import resource
 import shutil
 import socket
-import sys
 import tarfile
 import tempfile
 import threading
@@ -38,18 +36,13 @@ exec("import sys; sys.path.append({str(Path(__file__).parent)!r}); "
 
 
 class NotebookRun:
-    """Compares no figures of CIFAR-10 after the notebook had to go on with digits, has all
-    data that reach a call of Keras checked (see test_clock.py), and notes what memory its
-    kernel took, before the tests start larger processes.
+    """Compares no figures of CIFAR-10 after the notebook had to go on with digits, and has all
+    data that reach a call of Keras checked (see test_clock.py).
 
     A plugin of its own, since hooks in this file see only the tests beside it.
     """
 
-    peak_memory = None  # in GiB
-
     def pytest_runtest_setup(self, item):
-        if not hasattr(item, "cell") and self.peak_memory is None:
-            self.peak_memory = peak_memory_of_children()
         if getattr(item, "cell", {}).get("id") == "imports":
             item.cell.source += WATCH_DATA
         tags = getattr(item, "cell", {}).get("metadata", {}).get("tags", [])
@@ -66,12 +59,6 @@ def pytest_configure(config):
     if config.option.nbval_lax:
         os.environ["SMOKE_TEST"] = "1"
     config.pluginmanager.register(NotebookRun(), "notebook-run")
-
-
-def peak_memory_of_children():
-    """The peak memory of the largest process that this one started, in GiB."""
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import random
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -20,7 +19,13 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+try:
+    import resource
+except ModuleNotFoundError:
+    resource = None
+
 pytestmark = pytest.mark.fault
+unix = pytest.mark.skipif(resource is None, reason="Windows has no such limits and users")
 START = ("check-packages", "imports", "settings", "apply-settings")
 LABELS = np.arange(60000, dtype="uint8")[:, None] % 10
 # what the programs do that `start` starts, after some cells of the notebook
@@ -206,6 +211,7 @@ def save(nb, model, mark):
     return nb.save_run(model, SimpleNamespace(history={"loss": [float(mark)]}))
 
 
+@unix
 def test_a_folder_that_cannot_be_written_is_named(nb, run_cell, run_file, images, labels):
     run_file.parent.chmod(0o555)
     user, pair = os.geteuid(), (images, labels)
@@ -220,6 +226,7 @@ def test_a_folder_that_cannot_be_written_is_named(nb, run_cell, run_file, images
     assert one_sentence(error.value)
 
 
+@unix
 @pytest.mark.parametrize("missing", [100, 5_000_000, None])
 def test_a_full_disk_leaves_the_earlier_network(nb, small_model, run_file, capsys, missing):
     """With room for all but so many bytes, or for none."""
@@ -382,6 +389,7 @@ def test_rotated_and_animated_images(nb, tmp_path, ending):
     assert abs(nb.load_image(path).astype(int) - [255, 0, 0]).max() < 5
 
 
+@unix
 def test_a_photograph_of_108_megapixels_needs_little_memory(start, code_cells, tmp_path):
     large = str(tmp_path / "large.jpg")
     Image.new("RGB", (12000, 9000), (200, 100, 0)).save(large)
@@ -407,6 +415,7 @@ def test_what_is_no_image_is_one_sentence_with_advice(nb, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("form", ["~/my a.png", '"~/my a.png"', "'{}/my a.png'", " {}/my a.png "])
 def test_a_path_as_people_type_it(nb, tmp_path, monkeypatch, form):
-    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("HOME", "USERPROFILE"):  # the second on Windows
+        monkeypatch.setenv(name, str(tmp_path))
     Image.new("RGB", (32, 32), (1, 2, 3)).save(tmp_path / "my a.png")
     assert (nb.load_image(form.format(tmp_path)) == [1, 2, 3]).all()
