@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor, ExecutePreprocessor
 
 c = get_config()  # noqa: F821
@@ -38,6 +38,10 @@ class TellingExecutor(ExecutePreprocessor):
                 self.log_of_kernel.seek(0)
                 say(self.log_of_kernel.read())
                 raise
+            except CellExecutionError as problem:  # what the notebook says itself is enough
+                if "\n" in problem.evalue or len(problem.evalue) > 350:
+                    raise
+                sys.exit(f"{problem.ename}: {problem.evalue}")
         found = [line for line in printed(notebook, "identify") if "CIFAR-10" in line][-1:]
         epochs = sum("val_loss" in line for line in printed(notebook, "fit"))
         found += [f"epochs: {epochs}"] if epochs else []

@@ -25,6 +25,7 @@ except ModuleNotFoundError:
     resource = None
 
 pytestmark = pytest.mark.fault
+SETTINGS = Path(__file__).parent.parent / ".ci" / "execute.py"
 unix = pytest.mark.skipif(resource is None, reason="Windows has no such limits and users")
 START = ("check-packages", "imports", "settings", "apply-settings")
 LABELS = np.arange(60000, dtype="uint8")[:, None] % 10
@@ -209,6 +210,21 @@ def save(nb, model, mark):
     """Saves a network and curves with one mark. Returns the curves."""
     model.layers[-1].bias.assign(np.full(10, mark))
     return nb.save_run(model, SimpleNamespace(history={"loss": [float(mark)]}))
+
+
+@pytest.mark.parametrize("message", ["No data. Check the network.", "line 1\\nline 2"])
+def test_the_console_ends_with_the_notebooks_own_sentence(tmp_path, message):
+    """And with the whole traceback, if the error has no such sentence."""
+    cells = [nbformat.v4.new_code_cell(f"raise OSError('{message}')")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
+    command = [Path(sys.executable).with_name("jupyter"), "nbconvert", "--to", "notebook"]
+    command += ["--execute", "--output", "b", "--config", SETTINGS, "a.ipynb"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8")
+    assert done.returncode and not (tmp_path / "b.ipynb").exists()
+    lines = done.stderr.strip().splitlines()
+    short = "\\n" not in message
+    assert (lines[-1] == f"OSError: {message}") == short
+    assert ("Traceback" in done.stderr) != short
 
 
 @unix
