@@ -5,6 +5,8 @@ becomes the speaker's notes (key S). Code is shown unless its cell has the tag
 "slide-without-code".
 """
 
+import re
+
 from nbconvert.preprocessors import Preprocessor, TagRemovePreprocessor
 from nbformat.v4 import new_markdown_cell
 
@@ -20,7 +22,8 @@ class SlideWords(Preprocessor):
             cells.append(cell)
             if "slide" in cell.metadata:
                 notes = {"slideshow": {"slide_type": "notes"}}
-                cells.append(new_markdown_cell(cell.source, metadata=notes))
+                text = re.sub(r"!\[(.*?)\]\(https:.*?\)", r"\1", cell.source)  # no image of the web
+                cells.append(new_markdown_cell(text, metadata=notes))
                 cell.source = cell.metadata["slide"]
         notebook.cells = cells
         return notebook, resources
@@ -29,9 +32,7 @@ class SlideWords(Preprocessor):
 c.TagRemovePreprocessor.remove_input_tags = {"slide-without-code"}
 c.SlidesExporter.preprocessors = [SlideWords, TagRemovePreprocessor]
 c.TagRemovePreprocessor.enabled = True
-c.TemplateExporter.extra_template_basedirs = [".ci/templates"]
+c.TemplateExporter.extra_template_basedirs = [".github/page"]
 c.SlidesExporter.template_name = "talk"
 c.SlidesExporter.reveal_theme = "white"
-c.SlidesExporter.reveal_transition = "none"
-c.SlidesExporter.reveal_width, c.SlidesExporter.reveal_height = "1280", "720"
-c.SlidesExporter.reveal_number = "c/t"
+c.SlidesExporter.reveal_url_prefix = "reveal"
