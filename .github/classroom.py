@@ -115,12 +115,12 @@ def packages():
 
 
 def slides():
-    """page/talk.slides.html, a talk of 45 minutes. Needs the environment, and bash."""
+    """page/talk.slides.html, a talk of 45 minutes. Needs the environment, bash, and npm."""
     run("bash", ".ci/slides")
 
 
 def page():
-    """page/index.html, the notebook to read. Needs the environment, and bash."""
+    """page/index.html, the notebook to read. Needs the environment, bash, and a network."""
     run("bash", ".ci/page")
 
 

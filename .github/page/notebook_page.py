@@ -19,7 +19,7 @@ from myst_nb.sphinx_ import HideCodeCellNode
 from PIL import Image
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "alexnet_cifar10.ipynb"
-CELLS = json.loads(NOTEBOOK.read_text())["cells"]
+CELLS = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
 COLAB = "https://colab.research.google.com/"
 
 
@@ -49,7 +49,7 @@ def pictures():
 
 def copy_notebook(app, config):
     """Writes the notebook into the source folder, with tags for what JupyterLab folds."""
-    notebook = json.loads(NOTEBOOK.read_text())
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         folded, data = cell["metadata"].get("jupyter", {}), cell["metadata"]
         tags = ["hide-input"] * folded.get("source_hidden", False)
@@ -64,7 +64,7 @@ def copy_notebook(app, config):
         here = f"({COLAB}github/{repository}/blob/main/{NOTEBOOK.name})"
         text = re.sub(rf"\({COLAB}\)[^\n]*", here, text)
     first["source"] = text
-    Path(app.srcdir, "index.ipynb").write_text(json.dumps(notebook))
+    Path(app.srcdir, "index.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
 
 
 def runs(ink):
