@@ -252,7 +252,10 @@ def lab(tmp_path, request):
             continue
     yield address
     server.terminate()
-    server.wait(60)
+    try:
+        server.wait(20)
+    except subprocess.TimeoutExpired:  # Notebook 7 may wait for its kernel
+        server.kill()
 
 
 WATCH = """() => {
