@@ -87,6 +87,7 @@ def start(code_cells, tmp_path):
 
     def run(cells, code, python=sys.executable, **settings):
         unset = ("SHARED_KERAS_HOME", "CIFAR10_NPZ", "TF_CPP_MIN_LOG_LEVEL", "REQUIRE_CIFAR10")
+        unset += ("TF_FORCE_GPU_ALLOW_GROWTH", "XLA_PYTHON_CLIENT_PREALLOCATE")
         environment = {name: value for name, value in os.environ.items() if name not in unset}
         environment |= {"KERAS_HOME": str(tmp_path / "home")} | settings
         source = "\n".join([*(code_cells[cell].source for cell in cells), code])
@@ -164,6 +165,15 @@ def test_old_keras_json_and_a_quiet_start(start, tmp_path, code_cells, legacy):
     out, error = kernel.communicate()
     assert out.endswith("FOUND tensorflow channels_last float32\n") and error == ""
     assert file.read_text(encoding="utf-8") == settings
+
+
+def test_a_gpu_is_shared_unless_its_user_decides_otherwise(start):
+    """By both engines: memory is taken as needed, from before either of them starts."""
+    names = "TF_FORCE_GPU_ALLOW_GROWTH", "XLA_PYTHON_CLIENT_PREALLOCATE"
+    code = f"print(*map(os.environ.get, {names}))"
+    for given, said in (({}, "true false"), (dict.fromkeys(names, "mine"), "mine mine")):
+        kernel = start(START[:1], code, **given)
+        assert kernel.communicate()[0].strip() == said
 
 
 @pytest.mark.parametrize("engine", ["torch", "theano", "jax"])

@@ -1,5 +1,6 @@
 """Schedule, optimizer, training, saving; one device, several, and a GPU's kernels."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -188,6 +189,17 @@ def predicts_the_same_elsewhere(nb, model, crops):
     subprocess.run(command, check=True, timeout=300, env=elsewhere)
     expected = nb.predict(model, crops)
     np.testing.assert_allclose(np.load("found.npy"), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_data_sets_are_made_outside_of_the_strategy(code_cells):
+    """Inside of it, tf.device("CPU") is ignored: the data would lie on each GPU."""
+    scopes = 0
+    for cell in code_cells.values():
+        for block in ast.walk(ast.parse(cell.source)):
+            if isinstance(block, ast.With) and "strategy.scope" in ast.unparse(block.items[0]):
+                scopes += 1
+                assert "make_batches" not in ast.unparse(block), cell.id
+    assert scopes
 
 
 SIMULATED = """
