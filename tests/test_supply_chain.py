@@ -33,6 +33,11 @@ def test_commands_install_packages_of_known_versions():
     commands = re.findall(r"pip install (?:-q )?([^\n`&]*)", text.replace("\\\n", " "))
     assert len(commands) > 10
     for command in commands:
+        for file in re.findall(r"-r (\S+/\S+\.txt)", command):
+            lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+            pins = [line for line in lines if line and line[0] not in "#-"]
+            assert pins and all("==" in pin for pin in pins), file
+            command = f"{command} {' '.join(pins)}"
         if "-c .github/constraints.txt" not in command and "--no-index" not in command:
             words = [word for word in command.split() if word[0] not in "-."]
             assert words and all("==" in word for word in words), command
