@@ -296,7 +296,7 @@ def for_notebook(rows):
     lost = {}
     for arm, (change, error) in reversed(effects(rows, "center").items()):
         paper = f" (paper: {PAPER[arm]})" if arm in PAPER else ""
-        lost[arm + paper] = [round(-change, 2), round(error, 2)]
+        lost[arm + paper] = [round(-change, 3), round(error, 3)]
     return lost
 
 

@@ -225,7 +225,7 @@ def test_effect_of_an_arm_is_its_mean_difference_in_pairs():
     assert effects["tanh instead of ReLU"][1] == pytest.approx((1 / 3) ** 0.5)  # its own spread
     assert effects["no dropout"][1] == pytest.approx((0.5 / 3) ** 0.5)  # of both
     last = list(ablation.for_notebook(rows).items())[-1]
-    assert last == ("tanh instead of ReLU", [3, 0.58])
+    assert last == ("tanh instead of ReLU", [3, 0.577])
     row = "| tanh instead of ReLU | x 2 | 3 | -3.00 ± 0.58 | -3.00 ± 0.58 |  |"
     assert row in ablation.table(rows)
 
