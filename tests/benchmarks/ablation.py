@@ -196,7 +196,8 @@ OWN_RATE = {  # what a learning rate acts through: slopes, sizes, steps, schedul
 
 def train(arm, seed, epochs, factor):
     """Trains an arm once, at a factor on the peak rate. Returns what was measured."""
-    nb, (x, x_val, y, y_val), _ = common.load()
+    nb = common.load()
+    x, x_val, y, y_val = nb.x_train, nb.x_val, nb.y_train, nb.y_val
     CHANGES[arm](nb)
     keras.utils.set_random_seed(seed)
     model, data = nb.build_alexnet(), nb.make_batches(x, y, seed=seed)

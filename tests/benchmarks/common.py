@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import re
 import statistics
 import sys
@@ -39,22 +40,18 @@ def normalize(nb, images):
     nb.pixel_mean, nb.pixel_std = some.mean((0, 1, 2)), some.std((0, 1, 2))
 
 
-def load(digits=False):
-    """Returns the notebook's functions, its split of the images, and its test images.
+def load():
+    """Returns the functions, with the images that the notebook's cells load and split.
 
-    The split is (x_train, x_val, y_train, y_val), and the test images come with their labels.
-    digits: scikit-learn's handwritten digits in place of CIFAR-10.
+    They are `x_train`, `x_val`, and `x_test`, and their labels `y_train`, `y_val`, and
+    `y_test`. Without CIFAR-10 this fails, unless REQUIRE_CIFAR10 is 0.
     """
-    from sklearn.model_selection import train_test_split
-
-    nb = functions()
+    os.environ.setdefault("REQUIRE_CIFAR10", "1")
+    nb, cells = functions(), code_cells_by_id(read_notebook())
     with contextlib.chdir(ROOT):  # the notebook's paths start there
-        data = nb.digits() if digits else nb.local_copy()
-        (x, y), (x_test, y_test) = data or nb.keras.datasets.cifar10.load_data()
-    y = y.ravel()
-    split = train_test_split(x, y, test_size=0.1, stratify=y, random_state=0)
-    normalize(nb, split[0])
-    return nb, split, (x_test, y_test.ravel())
+        for name in ("load", "identify", "split", "pixels"):
+            exec(cells[name].source, vars(nb))
+    return nb
 
 
 def without_autotuner(data):

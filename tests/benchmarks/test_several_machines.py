@@ -16,6 +16,8 @@ import pytest
 
 pytest.importorskip("jax", reason="no JAX: .ci/jax installs it")
 COMMAND = Path(__file__).parent / "several_machines.py"
+DIGITS = {"CIFAR10_NPZ": "none", "REQUIRE_CIFAR10": "0", "SMOKE_TEST": "0"}
+SETTINGS = DIGITS | {"EPOCHS": "4", "PEAK_RATE": "0.1"}
 
 
 @pytest.fixture
@@ -28,16 +30,10 @@ def start(tmp_path):
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
         for index in ("0", "1"):
-            command = [sys.executable, COMMAND, address, "2", index, "--epochs", "4"]
-            process = subprocess.Popen(
-                [*command, "--folder", tmp_path],
-                env=os.environ | {"DIGITS": "1", "PEAK_RATE": "0.1"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                start_new_session=True,
-            )
-            started.append(process)
+            command = [sys.executable, COMMAND, address, "2", index]
+            options = {"cwd": tmp_path, "env": os.environ | SETTINGS, "start_new_session": True}
+            options |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+            started.append(subprocess.Popen(command, encoding="utf-8", **options))
         return started[-2:]
 
     yield two
@@ -50,7 +46,7 @@ def start(tmp_path):
 def test_one_dies_the_other_says_so_and_a_restart_goes_on(start, tmp_path):
     """The second is killed once the first has saved an epoch."""
     first, second = start()
-    while not (tmp_path / "saved.npz").exists():
+    while not (tmp_path / "several_machines" / "saved.npz").exists():
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.1)
     os.killpg(second.pid, signal.SIGKILL)

@@ -70,7 +70,8 @@ def steps_in(make, budget):
 
 def run(name, budget):
     """Trains one contender for the given seconds, tests it, returns a row of the table."""
-    nb, (x_train, x_val, y_train, y_val), (x_test, y_test) = common.load()
+    nb = common.load()
+    x_train, y_train, x_val, y_val = nb.x_train, nb.y_train, nb.x_val, nb.y_val
 
     def make():
         keras.utils.set_random_seed(SEED)
@@ -91,7 +92,7 @@ def run(name, budget):
     size = len(next(iter(batches))[0])
     return {
         "name": name,
-        "accuracy": share_right(contender, x_test, y_test),
+        "accuracy": share_right(contender, nb.x_test, nb.y_test),
         "seconds": round(watch.seconds),
         "cpu": round(watch.cpu),
         "epochs": round(watch.steps * size / len(x_train), 1),
