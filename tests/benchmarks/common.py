@@ -1,12 +1,14 @@
-"""What the benchmarks share: the notebook's functions, CIFAR-10, and measurements."""
+"""What the benchmarks share: the notebook's cells, measurements, and tables."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import re
 import statistics
 import sys
 import time
+import timeit
 from pathlib import Path
 
 import numpy as np
@@ -18,26 +20,21 @@ from notebook_cells import NOTEBOOK, code_cells_by_id, notebook_functions, read_
 
 HERE = Path(__file__).parent
 ROOT = NOTEBOOK.parent
-README = HERE / "README.md"
+READMES = ROOT / "README.md", HERE / "README.md"
 FIGURES = ROOT / ".github"
 TRAINING, VALIDATION = 45_000, 5_000  # images
 EDITION = 3  # of the notebook; results of different editions are never mixed
+PIXELS = 62  # about the standard deviation of CIFAR-10's pixels
 
 
 def functions(notebook=None):
     """Returns the notebook's functions and settings as a module.
 
-    Its networks leave the pixels as they are until normalize() has seen images.
+    Its networks normalize pixels by rough figures, until load() brings those of the images.
     """
     nb = notebook_functions(code_cells_by_id(notebook or read_notebook()))
-    nb.pixel_mean, nb.pixel_std = np.zeros(3), np.ones(3)
+    nb.pixel_mean, nb.pixel_std = np.full(3, 2.0 * PIXELS), np.full(3, 1.0 * PIXELS)
     return nb
-
-
-def normalize(nb, images):
-    """Lets new networks normalize pixels by a tenth of these (n, 32, 32, 3) images."""
-    some = images[::10]
-    nb.pixel_mean, nb.pixel_std = some.mean((0, 1, 2)), some.std((0, 1, 2))
 
 
 def load():
@@ -54,13 +51,11 @@ def load():
     return nb
 
 
-def without_autotuner(data):
-    """Returns a tf.data.Dataset that never waits for its autotuner, as the notebook's."""
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return data.with_options(options)
+def random_batches(nb, count):
+    """Returns the notebook's training batches of so many images with random pixels."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, 32, 32, 3), dtype="uint8")
+    return nb.make_batches(images, random.integers(0, 10, count), seed=0)
 
 
 def in_a_process(function, *arguments, **options):
@@ -69,24 +64,9 @@ def in_a_process(function, *arguments, **options):
         return pool.apply(function, arguments, options)
 
 
-def multiply_adds(model):
-    """Returns a model's multiply-adds for one image: each weight once at every place."""
-    total = 0
-    for layer in model.layers:
-        if hasattr(layer, "kernel"):
-            places = np.prod(layer.output.shape[1:-1], dtype=int)
-            total += int(np.prod(layer.kernel.shape) * places)
-    return total
-
-
-def seconds_of(function, count=8):
-    """Returns the mean wall-clock seconds of a call, after two calls."""
-    for _ in range(2):
-        function()
-    begin = time.time()
-    for _ in range(count):
-        function()
-    return (time.time() - begin) / count
+def multiply_adds(nb, model):
+    """Returns a model's multiply-adds for one image, by the notebook's describe()."""
+    return sum(work for *_, work in nb.describe(model))
 
 
 def product_speed(side=4096):
@@ -95,8 +75,9 @@ def product_speed(side=4096):
 
     random = np.random.default_rng(0)  # leaves Keras's own random numbers alone
     matrix = keras.ops.convert_to_tensor(random.random((side, side), "float32"))
-    seconds = seconds_of(lambda: float(keras.ops.matmul(matrix, matrix)[0, 0]))
-    return 2 * side**3 / seconds / 1e9
+    timer = timeit.Timer(lambda: float(keras.ops.matmul(matrix, matrix)[0, 0]))
+    timer.timeit(2)
+    return 2 * side**3 * 8 / timer.timeit(8) / 1e9
 
 
 def peak_memory():
@@ -140,6 +121,16 @@ def means(rows):
     return [statistics.mean(row[key] for row in rows) for key in ("center", "ten")]
 
 
+def read(path):
+    """Returns the results in a file; none if there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def write(path, rows):
+    """Writes results into a file."""
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
 def markdown(heading, lines):
     """Returns a table in Markdown, from lines like "a | b | c", some perhaps shorter."""
     columns = heading.count("|")
@@ -156,6 +147,8 @@ def filled(text, blocks):
     return text
 
 
-def write_into_readme(blocks):
-    """Replaces the blocks of these names in the README beside this file."""
-    README.write_text(filled(README.read_text(encoding="utf-8"), blocks), encoding="utf-8")
+def write_into_readmes(blocks):
+    """Replaces the blocks of these names in both READMEs."""
+    for readme in READMES:
+        text = filled(readme.read_text(encoding="utf-8"), blocks)
+        readme.write_text(text, encoding="utf-8")

@@ -8,7 +8,6 @@ that TensorFlow splits into two and four devices. It writes cost.json beside thi
 the table in the README there. Run it on an otherwise idle machine (ten minutes).
 """
 
-import json
 import time
 
 import common
@@ -17,9 +16,18 @@ import numpy as np
 import tensorflow as tf
 
 RESULTS = common.HERE / "cost.json"
-AS_IT_IS = {"images": common.TRAINING, "width": 1, "side": 28, "devices": 1}
-OTHERS = {"images": (5_000, 15_000), "width": (0.5, 2), "side": (42, 56), "devices": (2, 4)}
-UNITS = {"images": "training images", "width": "times the width", "side": "pixels a side"}
+STEPS = 15
+CASES = {  # what is another one than in the notebook
+    "the notebook as it is": {},
+    "5,000 training images": {"images": 5_000},
+    "15,000 training images": {"images": 15_000},
+    "0.5 times the width": {"width": 0.5},
+    "2 times the width": {"width": 2},
+    "42 pixels a side": {"side": 42},
+    "56 pixels a side": {"side": 56},
+    "2 devices": {"devices": 2},
+    "4 devices": {"devices": 4},
+}
 
 
 def build(nb, width, side):
@@ -31,76 +39,56 @@ def build(nb, width, side):
     return keras.Sequential([keras.Input((side, side, 3)), *copies])
 
 
-def enlarge(nb, side):
-    """Lets the notebook's batches have images of side x side pixels."""
-    augmentation, larger = nb.augmentation, nb.layers.Resizing(side, side)
-    nb.augmentation = lambda seed: nb.layers.Pipeline([augmentation(seed), larger])
-
-
-def measure(images, width, side, devices, steps=15):
+def measure(images=common.TRAINING, width=1, side=28, devices=1):
     """Trains for a few steps. Returns arithmetic, relative speed, and peak memory."""
     processor = tf.config.list_physical_devices("CPU")[0]
     parts = devices * [tf.config.LogicalDeviceConfiguration()]
     tf.config.set_logical_device_configuration(processor, parts)
-    product = common.product_speed()
-
-    nb, random = common.functions(), np.random.default_rng(0)
-    pixels = random.integers(0, 256, (images, 32, 32, 3), dtype="uint8")
-    common.normalize(nb, pixels)
-    if side != AS_IT_IS["side"]:
-        enlarge(nb, side)
-    data = nb.make_batches(pixels, random.integers(0, 10, images), seed=0)
-    strategy = tf.distribute.get_strategy()
+    nb, strategy = common.functions(), tf.distribute.get_strategy()
+    if side != 28:
+        crop, larger = nb.augmentation, keras.layers.Resizing(side, side)
+        nb.augmentation = lambda seed: keras.layers.Pipeline([crop(seed), larger])
     if devices > 1:
         strategy = tf.distribute.MirroredStrategy([f"CPU:{n}" for n in range(devices)])
     with strategy.scope():
         model = build(nb, width, side)
         nb.compile_model(model, 1000)
-    ends = []
+    data, ends = common.random_batches(nb, images), []
     note = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: ends.append(time.time())
     )
-    model.fit(data.take(steps), shuffle=False, verbose=0, callbacks=[note])
-    seconds = np.median(np.diff(ends)[2:])
-    work = common.multiply_adds(model)
-    case = {"images": images, "width": width, "side": side, "devices": devices}
+    meter = common.Meter()
+    model.fit(data.take(STEPS), shuffle=False, verbose=0, callbacks=[note])
+    step = meter.stop() | {"seconds": float(np.median(np.diff(ends)[2:]))}
+    work = common.multiply_adds(nb, model)
+    case = {"images": images, "width": width, "side": side, "devices": devices} | step
     return case | {
         "multiply_adds": work,
         "parameters": model.count_params(),
-        "gflops_of_product": round(product),
-        "share": round(float(6 * work * nb.BATCH_SIZE / seconds / 1e9 / product), 2),
+        "share": round(common.share_of_product(6 * work * nb.BATCH_SIZE, step), 2),
         "memory": round(common.peak_memory(), 2),
     }
-
-
-def what(row):
-    """Returns what is special about a case, in words."""
-    for key, value in AS_IT_IS.items():
-        if row[key] != value:
-            return f"{row[key]:,} {UNITS.get(key, key)}"
-    return "the notebook as it is"
 
 
 def table(rows):
     """Returns the measured cases as a table in Markdown."""
     heading = "case | parameters | multiply-adds an image | an epoch | speed | peak memory"
-    line = "{what} | {parameters:,} | {work:.0f} million | {epoch:.1f} TFLOP | {share:.2f}"
     lines = []
-    for row in rows:
-        millions = row["multiply_adds"] / 1e6
-        more = {"work": millions, "epoch": 6e-6 * millions * row["images"]}
-        lines.append((line + " | {memory:.2f} GiB").format(what=what(row), **row, **more))
+    for name, row in zip(CASES, rows, strict=True):
+        work, epoch = row["multiply_adds"], 6 * row["multiply_adds"] * row["images"]
+        line = f"{name} | {row['parameters']:,} | {work / 1e6:.0f} million"
+        line += f" | {epoch / 1e12:.1f} TFLOP | {row['share']:.2f} | {row['memory']:.2f} GiB"
+        lines.append(line)
     return common.markdown(heading, lines)
 
 
 def main():
     rows = []
-    others = [{key: value} for key, values in OTHERS.items() for value in values]
-    for change in [{}, *others]:
-        rows.append(common.in_a_process(measure, **AS_IT_IS | change))
-        print(rows[-1], flush=True)
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    common.write_into_readme({"cost": table(rows)})
+    for name, changes in CASES.items():
+        rows.append(common.in_a_process(measure, **changes))
+        print(name, rows[-1], flush=True)
+    common.write(RESULTS, rows)
+    common.write_into_readmes({"cost": table(rows)})
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ import collections
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from common import Meter, functions, multiply_adds, normalize, share_of_product
+import common
+import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 STEPS, EPOCHS = 15, 2
 KINDS = {  # part of an operation's name: what to call it; the first that fits
@@ -32,9 +33,6 @@ KINDS = {  # part of an operation's name: what to call it; the first that fits
 
 def operations(function):
     """Yields name and milliseconds of each operation that a call runs on the CPU."""
-    import tensorflow as tf
-    from tensorflow.tsl.profiler.protobuf import xplane_pb2
-
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)
         function()
@@ -50,22 +48,18 @@ def operations(function):
 
 
 def main():
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (4000, 32, 32, 3), "uint8")
-    nb = functions()
-    normalize(nb, images)
-    data = nb.make_batches(images, random.integers(0, 10, len(images)), seed=0)
-    model = nb.build_alexnet()
+    nb = common.functions()
+    data, model = common.random_batches(nb, 4000), nb.build_alexnet()
     nb.compile_model(model, EPOCHS * STEPS)
     x, y = next(iter(data))
     for _ in range(3):  # compiles the step
         model.train_on_batch(x, y)
-    meter = Meter()
+    meter = common.Meter()
     model.fit(data.take(STEPS), epochs=EPOCHS, shuffle=False, verbose=0)
     measured = meter.stop()
-    work = 6 * multiply_adds(model) * len(x) * STEPS * EPOCHS
+    work = 6 * common.multiply_adds(nb, model) * len(x) * STEPS * EPOCHS
     print(f"fit of {EPOCHS} epochs with {STEPS} steps: {measured}")
-    print(f"its speed over the matrix product's: {share_of_product(work, measured):.2f}")
+    print(f"its speed over the product's: {common.share_of_product(work, measured):.2f}")
 
     kinds = collections.Counter()
     for name, milliseconds in operations(lambda: model.train_on_batch(x, y)):

@@ -4,20 +4,18 @@
     EPOCHS=5 python tests/benchmarks/seeds.py 2012
     TF_NUM_INTRAOP_THREADS=1 taskset -c 1 python tests/benchmarks/seeds.py 2012
 
-runs the notebook from the top to the end of its test, in a fresh kernel for each seed, and
-adds what its cells "fit" and "evaluate" print to seeds.json beside this file. It also adds
-what two cells around "fit" measure there: seconds, busy cores, and the speed of a matrix
-product before and after. The run that the notebook stores counts as one of the seeds. The
-test images take no part in any choice, because all choices were made before.
+runs the notebook up to its test, in a fresh kernel for each seed, and adds what its cells
+"fit" and "evaluate" print to seeds.json beside this file. It also adds what two cells around
+"fit" measure there: seconds, busy cores, and the speed of a matrix product before and after.
+The run that the notebook stores counts as one of the seeds. No choice depends on any of them.
 
-Then, or at once if no seed is given, the command writes what README.md and the README.md
-beside this file say of these results, each between its two marks. It also takes the figure
-in README.md from the notebook.
+Then, or at once if no seed is given, the command writes what both READMEs say of these
+results, each between its two marks, and takes the figure of the main one from the notebook.
 """
 
 import ast
 import base64
-import json
+import itertools
 import os
 import re
 import sys
@@ -38,12 +36,6 @@ meter = common.Meter()
 AFTER_FIT = "print(meter.stop())"
 
 
-def changed_settings():
-    """Returns what the environment changes, except seed and epochs."""
-    names = [name for name in SETTINGS.split() if name in os.environ]
-    return " ".join(f"{name}={os.environ[name]}" for name in names)
-
-
 def printed(cell):
     """Returns what an executed cell printed, without colors."""
     texts = [o.text for o in cell.outputs if o.get("name") == "stdout"]
@@ -52,12 +44,12 @@ def printed(cell):
 
 def result(notebook, seed, settings=""):
     """Returns what an executed notebook printed on its training and its test."""
-    texts = {name: printed(cell) for name, cell in common.code_cells_by_id(notebook).items()}
-    device = re.search(r"devices: \['(\w+):", "".join(texts.values()))[1]
+    cells = common.code_cells_by_id(notebook)
+    device = re.search(r"devices: \['(\w+):", printed(cells["identify"]))[1]
     # Keras overwrites the line of an epoch many times: the last seconds in it count.
-    lines = [re.findall(r"(\d+)s (?:- )?\S+/step", line) for line in texts["fit"].split("\n")]
+    lines = [re.findall(r"(\d+)s \S+/step", line) for line in printed(cells["fit"]).split("\n")]
     seconds = [int(found[-1]) for found in lines if found]
-    center, ten = re.findall(r"test accuracy, [\w ]+: ([\d.]+)%", texts["evaluate"])
+    center, ten = re.findall(r"test accuracy, [\w ]+: ([\d.]+)%", printed(cells["evaluate"]))
     return {
         "edition": common.EDITION,
         "device": device.upper(),
@@ -73,16 +65,15 @@ def result(notebook, seed, settings=""):
 def run(seed):
     """Runs the notebook's cells up to its test with a seed. Returns the result."""
     os.environ["SEED"] = seed
-    notebook = common.read_notebook()
+    notebook, after = common.read_notebook(), new_code_cell(AFTER_FIT)
     ids = [cell.id for cell in notebook.cells]
-    cells = notebook.cells[: ids.index("evaluate") + 1]
-    fit, after = ids.index("fit"), new_code_cell(AFTER_FIT)
-    notebook.cells = [*cells[:fit], new_code_cell(BEFORE_FIT), cells[fit], after]
-    notebook.cells += cells[fit + 1 :]
+    notebook.cells = notebook.cells[: ids.index("evaluate") + 1]
+    notebook.cells.insert(ids.index("fit") + 1, after)
+    notebook.cells.insert(ids.index("fit"), new_code_cell(BEFORE_FIT))
     folder = {"metadata": {"path": common.ROOT}}
     NotebookClient(notebook, timeout=None, resources=folder).execute()
-    measured = ast.literal_eval(printed(after))
-    return result(notebook, seed, changed_settings()) | {"fit": measured}
+    changed = [f"{name}={os.environ[name]}" for name in SETTINGS.split() if name in os.environ]
+    return result(notebook, seed, " ".join(changed)) | {"fit": ast.literal_eval(printed(after))}
 
 
 def key(row):
@@ -92,16 +83,13 @@ def key(row):
 
 def groups(rows, edition):
     """Yields the rows of an edition that differ in their seed alone."""
-    rows = [row for row in rows if row["edition"] == edition]
-    for same in sorted({key(row)[:-1] for row in rows}):
-        yield sorted((row for row in rows if key(row)[:-1] == same), key=key)
+    rows = sorted((row for row in rows if row["edition"] == edition), key=key)
+    for _, group in itertools.groupby(rows, lambda row: key(row)[:-1]):
+        yield list(group)
 
 
 def every_seed(rows, work):
-    """Returns all results of this edition as a table, with means over three seeds or more.
-
-    work: the multiply-adds of the network for one image.
-    """
+    """Returns all results of this edition as a table, with means over three seeds or more."""
     heading = "settings | seed | center crop | ten crops | minutes | busy cores | speed"
     lines = []
     for group in groups(rows, common.EDITION):
@@ -138,12 +126,12 @@ def overview(rows, work, edition=common.EDITION):
     return common.markdown(heading, lines)
 
 
-def written_anew(text, notebook, rows):
-    """Returns a README in which what stands between two marks is from these results."""
-    stored = result(notebook, STORED)
-    work = common.multiply_adds(common.functions(notebook).build_alexnet())
+def blocks(notebook, rows):
+    """Returns what the READMEs say of these results, by the names of their marks."""
+    stored, nb = result(notebook, STORED), common.functions(notebook)
+    work = common.multiply_adds(nb, nb.build_alexnet())
     as_stored = [row for row in rows if row["epochs"] == stored["epochs"]]
-    blocks = {
+    return {
         "result": f"**Result**: **{stored['ten']}%** of the 10,000 test images, each shown "
         f"in ten crops, after {stored['epochs']} epochs.",
         "overview": overview(as_stored, work),
@@ -151,7 +139,11 @@ def written_anew(text, notebook, rows):
         "second-edition": overview(rows, work, edition=2),
         "seeds": every_seed(rows, work),
     }
-    return common.filled(text, blocks)
+
+
+def written_anew(text, notebook, rows):
+    """Returns a README in which what stands between two marks is from these results."""
+    return common.filled(text, blocks(notebook, rows))
 
 
 def figure(notebook):
@@ -163,18 +155,13 @@ def figure(notebook):
 
 def main():
     notebook = common.read_notebook()
-    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    rows = {key(row): row for row in known}
+    rows = {key(row): row for row in common.read(RESULTS)}
     for seed in [*sys.argv[1:], None]:  # the stored run comes last: it is the one shown
         row = run(seed) if seed else result(notebook, STORED)
         print(row, flush=True)
         rows[key(row)] = row
-        RESULTS.write_text(
-            json.dumps([rows[k] for k in sorted(rows)], indent=1) + "\n", encoding="utf-8"
-        )
-    for readme in (common.ROOT / "README.md", common.README):
-        text = written_anew(readme.read_text(encoding="utf-8"), notebook, list(rows.values()))
-        readme.write_text(text, encoding="utf-8")
+        common.write(RESULTS, [rows[k] for k in sorted(rows)])
+    common.write_into_readmes(blocks(notebook, list(rows.values())))
     (common.FIGURES / "networks.png").write_bytes(figure(notebook))
 
 

@@ -8,11 +8,12 @@ README there, and .github/time_to_accuracy.png. The clock stands still while a n
 on 2,000 validation images for the curves. The test images are used once, after the training.
 """
 
-import json
 import time
+from functools import partial
 
 import common
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 from contenders import CONTENDERS, SEED
 
@@ -21,102 +22,92 @@ SECONDS = 600  # of training, for each
 STYLES = ["o-", "s--", "^-.", "v:", "D-"]
 
 
-def share_right(contender, images, labels):
-    """Returns the accuracy of a contender's predictions."""
-    return float((contender.predict(images).argmax(axis=1) == labels).mean())
+def now():
+    """Returns seconds by the clock, and CPU seconds of this process."""
+    return np.array([time.time(), time.process_time()])
 
 
 class Clock(keras.callbacks.Callback):
     """Keeps time, tries the model at each mark, and ends the training.
 
-    marks: seconds of training after which to try it. `curve` then holds the results.
+    marks: seconds of training after which to call `attempt`. `curve` then holds what it returned.
     """
 
-    def __init__(self, budget, marks=(), *tries):
+    def __init__(self, budget, marks=(), attempt=None):
         super().__init__()
-        self.budget, self.marks, self.tries = budget, marks, tries
+        self.budget, self.marks, self.attempt = budget, marks, attempt
 
     def on_train_begin(self, logs=None):
-        self.curve, self.steps = [], 0
-        self.begin, self.begin_cpu = time.time(), time.process_time()
-
-    def taken(self):
-        return time.time() - self.begin, time.process_time() - self.begin_cpu
+        self.curve, self.steps, self.begin = [], 0, now()
 
     def on_train_batch_end(self, batch, logs=None):
         self.steps += 1
-        seconds, cpu = self.taken()
+        seconds, cpu = now() - self.begin
         if seconds >= self.budget:
             self.model.stop_training = True
         elif len(self.curve) < len(self.marks) and seconds >= self.marks[len(self.curve)]:
-            self.curve.append((round(seconds, 1), share_right(*self.tries)))
-            self.begin += self.taken()[0] - seconds
-            self.begin_cpu += self.taken()[1] - cpu
+            self.curve.append((round(seconds, 1), self.attempt()))
+            self.begin = now() - (seconds, cpu)
 
     def on_train_end(self, logs=None):
-        self.seconds, self.cpu = self.taken()
+        self.taken = now() - self.begin
 
 
-def steps_in(make, budget):
+def steps_in(contender, budget):
     """Returns how many steps of a recipe fit into the seconds, by running a few of them."""
-    contender = make()
     contender.compile(1000)
     batches = contender.batches().repeat()
     contender.model.fit(batches.take(10), shuffle=False, verbose=0)  # compiles
     watch = Clock(budget / 30)
     contender.model.fit(batches, shuffle=False, verbose=0, callbacks=[watch])
-    return max(1, int(0.98 * budget * watch.steps / watch.seconds))
+    return max(1, int(0.98 * budget * watch.steps / watch.taken[0]))
 
 
 def run(name, budget):
     """Trains one contender for the given seconds, tests it, returns a row of the table."""
     nb = common.load()
-    x_train, y_train, x_val, y_val = nb.x_train, nb.y_train, nb.x_val, nb.y_val
 
     def make():
         keras.utils.set_random_seed(SEED)
-        return CONTENDERS[name](nb, x_train, y_train)
+        return CONTENDERS[name](nb)
 
-    scheduled = make().scheduled
-    steps = steps_in(make, budget) if scheduled else None
-    contender = make()
-    contender.compile(steps)
-    batches = contender.batches().repeat()
-    marks = np.linspace(0, budget, 11)[1:-1]
-    tries = contender, x_val[:2000], y_val[:2000]
-    watch = Clock(np.inf if scheduled else budget, marks, *tries)
-    if scheduled:
-        batches = batches.take(steps)
+    contender, steps, end = make(), -1, budget  # -1: without a number, until the time is over
+    if contender.compile:
+        steps, end = steps_in(contender, budget), np.inf
+        contender = make()
+        contender.compile(steps)
+
+    def share_right(images, labels):
+        return nb.metrics.accuracy_score(labels, contender.predict(images).argmax(axis=1))
+
+    attempt = partial(share_right, nb.x_val[:2000], nb.y_val[:2000])
+    watch = Clock(end, np.linspace(0, budget, 11)[1:-1], attempt)
+    batches = contender.batches().repeat().take(steps)
     contender.model.fit(batches, shuffle=False, verbose=0, callbacks=[watch])
-    tried = share_right(*tries)
-    size = len(next(iter(batches))[0])
+    seconds, cpu = watch.taken
     return {
         "name": name,
-        "accuracy": share_right(contender, nb.x_test, nb.y_test),
-        "seconds": round(watch.seconds),
-        "cpu": round(watch.cpu),
-        "epochs": round(watch.steps * size / len(x_train), 1),
+        "accuracy": share_right(nb.x_test, nb.y_test),
+        "seconds": round(seconds),
+        "cpu": round(cpu),
+        "epochs": round(watch.steps * nb.BATCH_SIZE / len(nb.x_train), 1),
         "parameters": contender.model.count_params(),
-        "work": common.multiply_adds(contender.model) / 1e6,
+        "work": common.multiply_adds(nb, contender.model) / 1e6,
         "memory": common.peak_memory(),
-        "curve": [*watch.curve, (round(watch.seconds, 1), tried)],
+        "curve": [*watch.curve, (round(seconds, 1), attempt())],
     }
 
 
 def table(rows):
     """Returns the results as a table in Markdown."""
     heading = "network | test accuracy | training | parameters | multiply-adds | peak memory"
-    line = (
-        "{name} | **{accuracy:.1%}** | {epochs} epochs, {seconds} s, {cpu} CPU s | "
-        "{parameters:,} | {work:.0f} million | {memory:.1f} GiB"
-    )
+    line = "{name} | **{accuracy:.1%}** | {epochs} epochs, {seconds} s, {cpu} CPU s"
+    line += " | {parameters:,} | {work:.0f} million | {memory:.1f} GiB"
     return common.markdown(heading, [line.format(**row) for row in rows])
 
 
 def draw(rows, path):
     """Draws accuracy against seconds of training."""
-    import matplotlib.pyplot as plt
-
     plt.style.use("tableau-colorblind10")
     figure, axis = plt.subplots(figsize=(8, 4.2), layout="constrained")
     for row, style in zip(rows, STYLES):
@@ -134,8 +125,8 @@ def main():
         rows.append(common.in_a_process(run, name, SECONDS))
         print(table(rows[-1:]).splitlines()[-1], flush=True)
     rows.sort(key=lambda row: -row["accuracy"])
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    common.write_into_readme({"networks": table(rows)})
+    common.write(RESULTS, rows)
+    common.write_into_readmes({"networks": table(rows)})
     draw(rows, common.FIGURES / "time_to_accuracy.png")
 
 
