@@ -1,46 +1,40 @@
 """What is each idea worth? Trains the notebook's network with one thing out or put back.
 
-    python tests/benchmarks/ablation.py new.json --epochs 5 --seeds 1 2 3
+    python tests/benchmarks/ablation.py new.json
+    python tests/benchmarks/ablation.py new.json "no dropout" "2 x 2 pools" --device H100
 
 first looks for the peak learning rate of the whole network, and of each arm that changes what
 a learning rate acts through (OWN_RATE). It does so with a seed that is not reported, in training
-runs of half the length; with a constant learning rate, whose best value depends on the length,
-in runs of all of it. The grid is half the notebook's rate, the rate, and twice the rate, and
-grows by factors of two while the best lies at its edge. All other arms have the whole network's
-rate. Then it trains each arm with all seeds, and prints the differences to the whole network on
-the 5,000 validation images. The test images take no part.
+runs of half the length; only with a constant learning rate, whose best value depends on the
+length, in runs of all of it. Then it trains each arm, or those that are named, with all seeds, and
+prints the differences to the whole network on the validation images. They are taken within a
+device, so give another kind of device its name. The test images take no part.
 
 Each training run is kept in the file that is named, and none is done twice: the command can be
-stopped and goes on where it was. Give another kind of device its name (`--device H100`):
-differences are taken within a device.
-
-ablation.json beside this file holds what the README there and the notebook show. It was measured
-with the second edition's code, which had batches of 256, dropout 0.3, and another pipeline, so
-new training runs need a file of their own.
+stopped and goes on where it was. ablation.json beside this file holds what the README there and
+the notebook show. It is the second edition's, so new training runs need a file of their own.
 """
 
 import argparse
-import functools
-import json
-import re
 import statistics
+from functools import partial
 from pathlib import Path
 
 import common
 import keras
-import numpy as np
 from contenders import Bias
 from keras import layers
 
 RESULTS = common.HERE / "ablation.json"
+EPOCHS, SEEDS = 5, (1, 2, 3)
+GRID_SEED = 0
 WHOLE = "the whole network"
 CONSTANT = "constant learning rate"
-GRID_SEED = 0
-PIXELS = 62  # their standard deviation, about, before they are normalized
 PAPER = {  # points of top-1 accuracy that an arm loses on ImageNet
     "four convolutions": "2",  # about, for a convolution in the middle; section 7
     "2 x 2 pools": "0.4",  # section 3.4
 }
+ONES = ("conv2", "conv4", "conv5", "fc6", "fc7")  # whose biases start at 1; section 5
 
 
 # A change takes the notebook's functions and replaces some of them.
@@ -54,80 +48,43 @@ def replaced(**names):
     return lambda nb: vars(nb).update(names)
 
 
-def rebuilt(function):
-    """Returns a change that passes each new network through function(nb, model)."""
+def edited(makers, edit):
+    """Returns a change that passes what these functions make through edit(nb, made)."""
 
-    def change(nb):
-        build = nb.build_alexnet
-        nb.build_alexnet = lambda: function(nb, build())
+    def wrapped(nb, make):
+        return lambda *arguments, **options: edit(nb, make(*arguments, **options))
 
-    return change
-
-
-def swapped(replace):
-    """Returns a change that copies each new network, layer by layer.
-
-    replace(model, layer): what stands in the place of a layer; None for a copy of it.
-    """
-
-    def copy(nb, model):
-        def clone(layer):
-            return replace(model, layer) or layer.from_config(layer.get_config())
-
-        return keras.models.clone_model(model, clone_function=clone)
-
-    return rebuilt(copy)
+    return lambda nb: vars(nb).update({name: wrapped(nb, getattr(nb, name)) for name in makers})
 
 
-def drawn(nb, model, bias=0.0):
-    """He initialization; `bias` for the biases where the paper has ones."""
+network = partial(edited, ["build_alexnet"])
+blocks = partial(edited, ["conv_block", "dense_block"])  # lists of layers
+
+
+def drawn(nb, model):
+    """He initialization."""
     nb.draw_weights(model)
-    for variable in model.variables:
-        if re.search("bias_(conv[245]|fc)", variable.path):
-            variable.assign(np.full(variable.shape, bias))
     return model
 
 
-def biases_alone(model, layer):
-    """A bias for each channel in place of its batch normalization."""
-    if isinstance(layer, layers.BatchNormalization):
-        main = [old for old in model.layers if hasattr(old, "kernel") or old is layer]
-        return Bias(name=f"bias_{main[main.index(layer) - 1].name}")
+def with_biases(nb, block, ones=()):
+    """Biases in place of batch normalization; they start at 0, in the layers `ones` at 1."""
+    name = block[0].name
+    bias = Bias("ones" if name in ones else "zeros", name=f"bias_{name}")
+    return [bias if isinstance(x, layers.BatchNormalization) else x for x in block]
 
 
-class ResponseNormalization(layers.Layer):
-    """The notebook's LRN for normalized pixels; a convolution adds up faster.
+def with_lrn(nb, block, ones=()):
+    """Biases, and LRN between ReLU and pool in the first two blocks, as in the paper.
 
-    The paper's constants are for pixels of 0 to 255; these are PIXELS times smaller.
+    The notebook's LRN is for pixels of 0 to 255; the network's are PIXELS times smaller.
     """
-
-    def call(self, inputs):
-        channels = np.arange(inputs.shape[-1])
-        near = np.abs(np.subtract.outer(channels, channels)) <= 2
-        ones = near[None, None].astype("float32")
-        total = keras.ops.conv(inputs**2, ones, padding="same")
-        root = keras.ops.rsqrt(2 + 1e-4 * PIXELS**2 * total)
-        return inputs * root * keras.ops.sqrt(root)
-
-
-def lrn_instead(model, layer):
-    """Bias, ReLU, LRN, and pool in the first two stages; biases in the others."""
-    stages = ("conv1_pool", "conv2_pool")
-    if layer.name in stages:
-        bias = Bias(name=f"bias_{layer.name.removesuffix('_pool')}")
-        pool = layer.from_config(layer.get_config())
-        parts = [bias, layers.ReLU(), ResponseNormalization(), pool]
-        return keras.Sequential(parts, name=layer.name)
-    if isinstance(layer, layers.BatchNormalization):
-        if model.layers[model.layers.index(layer) - 1].name in stages:
-            return layers.Identity()
-    return biases_alone(model, layer)
-
-
-def four_convolutions(model, layer):
-    """No conv4, nor what belongs to it."""
-    first = [old.name for old in model.layers].index("conv4")
-    return layers.Identity() if layer in model.layers[first : first + 3] else None
+    block = with_biases(nb, block, ones)
+    if block[0].name not in ("conv1", "conv2"):
+        return block
+    convolution, pool, bias, relu = block
+    larger, smaller = layers.Rescaling(common.PIXELS), layers.Rescaling(1 / common.PIXELS)
+    return [convolution, bias, relu, larger, nb.LocalResponseNormalization(), smaller, pool]
 
 
 def no_smoothing(nb):
@@ -143,11 +100,7 @@ def no_smoothing(nb):
 
 def optimizer(make):
     """Returns a change of the optimizer, for the convolutions too."""
-
-    def change(nb):
-        nb.compile_model = functools.partial(nb.compile_model, optimizer=make)
-
-    return change
+    return lambda nb: vars(nb).update(compile_model=partial(nb.compile_model, optimizer=make))
 
 
 def plain_momentum(rate, nesterov, **options):
@@ -162,16 +115,16 @@ def by_steps(peak, steps):
     return keras.optimizers.schedules.PiecewiseConstantDecay(borders, rates)
 
 
-center_alone = layers.Pipeline([layers.CenterCrop(28, 28)])
-lrn, he, divided = swapped(lrn_instead), rebuilt(drawn), replaced(warmup_cosine=by_steps)
-recipe_of_2012 = chain(no_smoothing, optimizer(plain_momentum), replaced(DROPOUT=0.5))
+center_alone = layers.CenterCrop(28, 28)
+he, divided = network(drawn), replaced(warmup_cosine=by_steps)
+recipe_of_2012 = chain(no_smoothing, optimizer(plain_momentum), replaced(DROPOUT=0.5), he)
 CHANGES = {
     WHOLE: chain(),
-    "tanh instead of ReLU": rebuilt(lambda nb, model: nb.without(model, "ReLU")),
-    "no normalization, He initialization": chain(swapped(biases_alone), he),
-    "LRN instead of batch normalization": chain(lrn, he),
-    "2 x 2 pools": rebuilt(lambda nb, model: nb.without(model, "overlapping pools")),
-    "four convolutions": swapped(four_convolutions),
+    "tanh instead of ReLU": network(lambda nb, model: nb.without(model, "ReLU")),
+    "no normalization, He initialization": chain(blocks(with_biases), he),
+    "LRN instead of batch normalization": chain(blocks(with_lrn), he),
+    "2 x 2 pools": network(lambda nb, model: nb.without(model, "overlapping pools")),
+    "four convolutions": blocks(lambda nb, block: [] if block[0].name == "conv4" else block),
     "no augmentation": replaced(augmentation=lambda seed: center_alone),
     "no dropout": replaced(DROPOUT=0.0),
     CONSTANT: replaced(warmup_cosine=lambda peak, steps: peak),
@@ -179,10 +132,10 @@ CHANGES = {
     "no label smoothing": no_smoothing,
     "SGD instead of Muon": optimizer(keras.optimizers.SGD),
     "recipe of 2012": chain(  # except the size of the first weights, which is He's
-        recipe_of_2012, divided, lrn, rebuilt(functools.partial(drawn, bias=1.0))
+        recipe_of_2012, divided, blocks(partial(with_lrn, ones=ONES))
     ),
-    "2012 with batch normalization": chain(recipe_of_2012, divided, he),
-    "2012 with batch normalization and cosine": chain(recipe_of_2012, he),
+    "2012 with batch normalization": chain(recipe_of_2012, divided),
+    "2012 with batch normalization and cosine": recipe_of_2012,
 }
 OWN_RATE = {  # what a learning rate acts through: slopes, sizes, steps, schedule
     "tanh instead of ReLU",
@@ -197,34 +150,30 @@ OWN_RATE = {  # what a learning rate acts through: slopes, sizes, steps, schedul
 def train(arm, seed, epochs, factor):
     """Trains an arm once, at a factor on the peak rate. Returns what was measured."""
     nb = common.load()
-    x, x_val, y, y_val = nb.x_train, nb.x_val, nb.y_train, nb.y_val
     CHANGES[arm](nb)
     keras.utils.set_random_seed(seed)
-    model, data = nb.build_alexnet(), nb.make_batches(x, y, seed=seed)
+    model, data = nb.build_alexnet(), nb.make_batches(nb.x_train, nb.y_train, seed=seed)
     steps = round(epochs * len(data))
     nb.compile_model(model, steps, factor * nb.PEAK_RATE)
     model.fit(data.repeat().take(steps), shuffle=False, verbose=0)
-    found = {"steps": steps}
-    center = nb.predict(model, nb.center_crop(x_val))
-    for name, p in (("center", center), ("ten", nb.predict_ten_crops(model, x_val))):
-        found[name] = round(100 * float(np.mean(p.argmax(axis=1) == y_val)), 2)
-    return found
+    scores = nb.predict(model, nb.center_crop(nb.x_val)), nb.predict_ten_crops(model, nb.x_val)
+    right = [nb.metrics.accuracy_score(nb.y_val, found.argmax(axis=1)) for found in scores]
+    return {"steps": steps, "center": round(100 * right[0], 2), "ten": round(100 * right[1], 2)}
 
 
 class Rows:
     """The training runs that were done, in a file; trains what is missing."""
 
-    def __init__(self, path, epochs, device):
-        self.path, self.epochs, self.device = path, epochs, device
-        self.rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        kinds = {(row["edition"], row["epochs"]) for row in self.rows}
-        if not kinds <= {(common.EDITION, epochs), (common.EDITION, epochs / 2)}:
-            raise ValueError(f"{path} has training runs of another edition or length.")
+    def __init__(self, path, device):
+        self.path, self.device, self.rows = path, device, common.read(path)
+        for row in self.rows:
+            if row["edition"] != common.EDITION or row["epochs"] not in (EPOCHS, EPOCHS / 2):
+                raise ValueError(f"{path} has training runs of another edition or length.")
 
     def get(self, arm, factor, seed):
         """Returns the row of an arm at a factor with a seed."""
         is_half = seed == GRID_SEED and arm != CONSTANT  # its best depends on the length
-        epochs = self.epochs / 2 if is_half else self.epochs
+        epochs = EPOCHS / 2 if is_half else EPOCHS
         key = {"change": arm, "factor": factor, "seed": seed, "epochs": epochs}
         key |= {"edition": common.EDITION, "device": self.device}
         for row in self.rows:
@@ -232,7 +181,7 @@ class Rows:
                 return row
         self.rows.append(key | common.in_a_process(train, arm, seed, epochs, factor))
         print(self.rows[-1], flush=True)
-        self.path.write_text(json.dumps(self.rows, indent=1) + "\n", encoding="utf-8")
+        common.write(self.path, self.rows)
         return self.rows[-1]
 
     def best_factor(self, arm):
@@ -304,17 +253,15 @@ def for_notebook(rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path, help="of the training runs, new or begun")
-    parser.add_argument("--epochs", type=float, default=5, help="of each training run")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("arms", nargs="*", help="names of arms; all if none is given")
     parser.add_argument("--device", default="CPU", help="name of what it trains on")
-    parser.add_argument("--arms", nargs="+", default=list(CHANGES), help="names of arms")
     arguments = parser.parse_args()
-    if not set(arguments.arms) <= set(CHANGES) or GRID_SEED in arguments.seeds:
-        parser.error(f"arms: {list(CHANGES)}; seeds: any but {GRID_SEED}")
-    done = Rows(arguments.file, arguments.epochs, arguments.device)
-    for arm in dict.fromkeys([WHOLE, *arguments.arms]):
+    if not set(arguments.arms) <= set(CHANGES):
+        parser.error(f"arms: {list(CHANGES)}")
+    done = Rows(arguments.file, arguments.device)
+    for arm in dict.fromkeys([WHOLE, *(arguments.arms or CHANGES)]):
         factor = done.best_factor(arm if arm in OWN_RATE else WHOLE)
-        for seed in arguments.seeds:
+        for seed in SEEDS:
             done.get(arm, factor, seed)
     print(table(done.rows), for_notebook(done.rows), sep="\n\n")
 
