@@ -245,7 +245,7 @@ def for_notebook(rows):
     """Returns {arm: [points lost, standard error]} at the center, the largest loss last."""
     lost = {}
     for arm, (change, error) in reversed(effects(rows, "center").items()):
-        paper = f" (paper: {PAPER[arm]})" if arm in PAPER else ""
+        paper = f" (paper lost {PAPER[arm]})" if arm in PAPER else ""
         lost[arm + paper] = [round(-change, 3), round(error, 3)]
     return lost
 
