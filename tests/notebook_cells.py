@@ -1,6 +1,7 @@
 """The notebook's own cells, for the tests and the benchmarks: no code stands twice."""
 
 import ast
+import functools
 import hashlib
 import json
 import os
@@ -35,10 +36,7 @@ def notebook_functions(code_cells):
 
 
 def plain(node):
-    """Returns a syntax tree as lists, the same on Python 3.11 to 3.13.
-
-    It leaves out docstrings, and fields that are empty: newer versions have more of them.
-    """
+    """Returns a syntax tree as lists without docstrings, the same on Python 3.11 to 3.13."""
     if isinstance(node, list):
         return [plain(part) for part in node]
     if isinstance(node, ast.Constant):
@@ -51,18 +49,13 @@ def plain(node):
             fields["body"] = node.body[1:]
     if isinstance(node, ast.JoinedStr):  # 3.12 may end an f-string with an empty part
         fields["values"] = [part for part in node.values if getattr(part, "value", 0) != ""]
-    fields = {name: plain(value) for name, value in fields.items()}
+    fields = {name: plain(value) for name, value in fields.items()}  # newer versions have more
     return [type(node).__name__, {n: v for n, v in fields.items() if v not in (None, [])}]
 
 
 def fingerprint(notebook, requirements=None):
-    """Returns a hash of the code, without comments, of its outputs, and of the pins.
-
-    `requirements` is the text of requirements.txt, by default the one beside the notebook.
-    """
-    requirements = (
-        REQUIREMENTS.read_text(encoding="utf-8") if requirements is None else requirements
-    )
+    """Returns a hash of the code, without comments, of its outputs, and of the pins."""
+    requirements = requirements or REQUIREMENTS.read_text(encoding="utf-8")
     pins = sorted(re.findall(r"^[^\s#]+==[^\s#]+", requirements, re.MULTILINE))
     code, outputs = [], []
     for cell in code_cells_by_id(notebook).values():
@@ -72,34 +65,28 @@ def fingerprint(notebook, requirements=None):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_data(data, few=300):
-    """Refuses data that a call of Keras could wait for at its end: see test_clock.py."""
+def watch_data():
+    """Has all that reaches fit, predict, or evaluate checked, from now on.
+
+    With tf.data's autotuner on, the end of a data set can wait for the autotuner's next tick,
+    and its period doubles from 10 ms to a minute. So all data sets switch it off.
+    """
+    import keras
     import tensorflow as tf
 
-    if isinstance(data, tf.data.Dataset):
-        good = data.options().autotune.enabled is False
-    else:  # arrays, of which few take less than a second
-        arrays = data if isinstance(data, tuple | list) else [data]
-        good = all(array is None or len(array) <= few for array in arrays)
-    assert good, "data that make_batches did not make: its end can wait for the autotuner"
-
-
-def watch_data():
-    """Has all that reaches fit, predict, or evaluate checked, from now on."""
-    import functools
-    import inspect
-
-    import keras
+    def check(data):
+        if isinstance(data, tf.data.Dataset):
+            good = data.options().autotune.enabled is False
+        else:  # arrays, of which few take less than a second
+            good = data is None or len(data[0] if isinstance(data, tuple) else data) <= 300
+        assert good, "data that make_batches did not make: its end can wait for the autotuner"
 
     def watched(call):
-        signature = inspect.signature(call)
-
         @functools.wraps(call)
-        def checked(*positional, **named):
-            given = signature.bind(*positional, **named).arguments
-            check_data(given.get("x"))
-            check_data(given.get("validation_data"))
-            return call(*positional, **named)
+        def checked(model, x=None, *others, **named):
+            check(x)
+            check(named.get("validation_data"))
+            return call(model, x, *others, **named)
 
         return checked
 
