@@ -1,28 +1,22 @@
-"""What all tests share: the notebook as a file, its functions, and small images.
+"""What all tests share: the notebook as a file, its own functions, and small images."""
 
-The functions are taken from the notebook's own cells (those with the tag "functions"), so
-nothing is tested here that is not in the notebook.
-"""
-
-import contextlib
-import functools
 import hashlib
-import http.server
 import inspect
+import io
 import os
 import pickle
-import re
 import shutil
 import socket
+import subprocess
+import sys
 import tarfile
 import tempfile
-import threading
-import time
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
-from notebook_cells import code_cells_by_id, notebook_functions, read_notebook
+from notebook_cells import NOTEBOOK, code_cells_by_id, notebook_functions, read_notebook
 
 with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory() as home:
     environment.setenv("KERAS_HOME", home)  # Keras reads it once: the tests' own cache
@@ -36,19 +30,16 @@ exec("import sys; sys.path.append({str(Path(__file__).parent)!r}); "
 
 
 class NotebookRun:
-    """Compares no figures of CIFAR-10 after the notebook had to go on with digits, and has all
-    data that reach a call of Keras checked (see test_clock.py).
-
-    A plugin of its own, since hooks in this file see only the tests beside it.
-    """
+    """A plugin of its own, since hooks in this file see only the tests beside it."""
 
     def pytest_runtest_setup(self, item):
-        if getattr(item, "cell", {}).get("id") == "imports":
-            item.cell.source += WATCH_DATA
-        tags = getattr(item, "cell", {}).get("metadata", {}).get("tags", [])
-        if "cifar10" in tags:
-            before = [cell for cell in item.session.items if cell.parent is item.parent]
-            outputs = [out for cell in before for out in cell.test_outputs or []]
+        """Has data checked that reach Keras; compares no output of CIFAR-10 after digits."""
+        cell = getattr(item, "cell", {})
+        if cell.get("id") == "imports":
+            cell.source += WATCH_DATA
+        if "cifar10" in cell.get("metadata", {}).get("tags", []):
+            before = [other for other in item.session.items if other.parent is item.parent]
+            outputs = [out for other in before for out in other.test_outputs or []]
             if any("THIS IS NOT CIFAR-10" in out.get("text", "") for out in outputs):
                 item.options["check"] = False
 
@@ -77,8 +68,7 @@ def code_cells(notebook):
 def nb(code_cells):
     """The notebook's functions and settings, as a module of their own."""
     module = notebook_functions(code_cells)
-    names = "airplane automobile bird cat deer dog frog horse ship truck"
-    module.class_names = names.split()
+    module.class_names = "airplane automobile bird cat deer dog frog horse ship truck".split()
     return module
 
 
@@ -121,33 +111,41 @@ def small_model(nb, pixels):
 
 
 @pytest.fixture
+def run_file(nb, tmp_path, monkeypatch):
+    """The file of a training run, the only one in its folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(nb, "RUN_FILE", "run.keras", raising=False)
+    monkeypatch.setattr(nb, "is_cifar10", True, raising=False)
+    return tmp_path / "run.keras"
+
+
+@pytest.fixture
+def session(nb, run_cell, pixels, images, labels, run_file, monkeypatch):
+    """A function that runs the cell "fit" on the small images and returns all names."""
+
+    def run(**settings):
+        defaults = {"EPOCHS": 2, "PEAK_RATE": 0.01, "START_TRAINED": 0}
+        for name, value in (defaults | settings).items():
+            monkeypatch.setattr(nb, name, value)
+        data = {"training_data": nb.make_batches(images, labels, seed=1)}
+        data["validation_data"] = nb.make_batches(nb.center_crop(images), labels)
+        return run_cell("fit", strategy=nb.tf.distribute.get_strategy(), **data)
+
+    return run
+
+
+@pytest.fixture
 def drawn(nb, monkeypatch):
     """The figures that cells and functions show from now on, in a list."""
     figures = []
-
-    def keep(figure, alt):
-        figures.append(figure)
-        nb.plt.close(figure)
-
-    monkeypatch.setattr(nb, "show", keep)
-    return figures
-
-
-@pytest.fixture(scope="session")
-def stored(code_cells):
-    """A function that returns the text which a cell printed, without colors."""
-
-    def text(cell_id):
-        outputs = code_cells[cell_id].outputs
-        printed = "".join(out.text for out in outputs if out.output_type == "stream")
-        return re.sub(r"\x1b\[[\d;]*m", "", printed)
-
-    return text
+    monkeypatch.setattr(nb, "show", lambda figure, alt: figures.append(figure))
+    yield figures
+    nb.plt.close("all")
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty Keras cache; no local copy of the data, no network but this machine's."""
+    """An empty Keras cache; no local copy of the data, and no network."""
     shutil.rmtree(home, ignore_errors=True)
     datasets = Path(home, "datasets")
     datasets.mkdir(parents=True)
@@ -155,8 +153,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", home)
     monkeypatch.setenv("SHARED_KERAS_HOME", str(tmp_path / "shared"))
     monkeypatch.chdir(tmp_path)
-    for name in ("http_proxy", "https_proxy"):  # nobody listens on this port
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens on this port
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     patience = socket.setdefaulttimeout
     monkeypatch.setattr(socket, "setdefaulttimeout", lambda seconds: patience(1))
@@ -171,53 +168,35 @@ def archive(tmp_path, nb, monkeypatch):
 
     Batch n has pixels and labels n; the test batch is number 5.
     """
-    folder, path = tmp_path / "cifar-10-batches-py", tmp_path / "good" / "cifar-10-python.tar.gz"
-    for part in (folder, path.parent):
-        part.mkdir()
-    for label, name in enumerate([f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]):
-        images = np.full((10000, 3072), label, "uint8")
-        content = pickle.dumps({b"data": images, b"labels": [label] * 10000})
-        (folder / name).write_bytes(content)
+    path = tmp_path / "good" / "cifar-10-python.tar.gz"
+    path.parent.mkdir()
     with tarfile.open(path, "w:gz", compresslevel=1) as tar:
-        tar.add(folder, folder.name)
+        for label, name in enumerate([f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]):
+            images = np.full((10000, 3072), label, "uint8")
+            content = pickle.dumps({b"data": images, b"labels": [label] * 10000})
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(nb, "SHA256", checksum)
-
-    def expecting_this_archive(**arguments):
-        return keras.utils.get_file(**arguments | {"file_hash": checksum})
-
     module = inspect.getmodule(keras.datasets.cifar10.load_data)
-    monkeypatch.setattr(module, "get_file", expecting_this_archive)
+
+    def expecting_this(**options):
+        return keras.utils.get_file(**options | {"file_hash": checksum})
+
+    monkeypatch.setattr(module, "get_file", expecting_this)
     return path
 
 
-class Mirror(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; /silent/ and /cut/ serve what is in /good/, each in its way."""
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_GET(self):
-        fault = self.path.split("/")[1]
-        if fault not in ("silent", "cut"):
-            return super().do_GET()
-        content = Path(self.translate_path(self.path.replace(fault, "good"))).read_bytes()
-        if fault == "silent":
-            time.sleep(3)
-        with contextlib.suppress(OSError):  # the reader has had enough
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: len(content) // 2])
-
-
 @pytest.fixture
-def mirror(tmp_path):
-    """The address of a web server on this machine that serves the folder of the test."""
-    handler = functools.partial(Mirror, directory=tmp_path)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+def execute(tmp_path):
+    """A function that runs a notebook by the README's command. Returns the process."""
+    command = [sys.executable, "-m", "nbconvert", "--config", NOTEBOOK.parent / ".ci/execute.py"]
+    command += [*"--to notebook --execute --output executed.ipynb".split(), NOTEBOOK.name]
+
+    def run(notebook, **settings):
+        nbformat.write(notebook, tmp_path / NOTEBOOK.name)
+        options = {"cwd": tmp_path, "env": os.environ | settings, "encoding": "utf-8"}
+        return subprocess.run(command, capture_output=True, **options)
+
+    return run
