@@ -164,10 +164,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def archive(tmp_path, nb, monkeypatch):
-    """An archive of CIFAR-10's form, whose checksum is now the expected one.
-
-    Batch n has pixels and labels n; the test batch is number 5.
-    """
+    """An archive like CIFAR-10's, now the expected one: batch n has pixels and labels n."""
     path = tmp_path / "good" / "cifar-10-python.tar.gz"
     path.parent.mkdir()
     with tarfile.open(path, "w:gz", compresslevel=1) as tar:

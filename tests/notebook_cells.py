@@ -66,11 +66,8 @@ def fingerprint(notebook, requirements=None):
 
 
 def watch_data():
-    """Has all that reaches fit, predict, or evaluate checked, from now on.
-
-    With tf.data's autotuner on, the end of a data set can wait for the autotuner's next tick,
-    and its period doubles from 10 ms to a minute. So all data sets switch it off.
-    """
+    """Has all that reaches fit, predict, or evaluate checked: its end must not wait for the
+    next tick of tf.data's autotuner, whose period doubles from 10 ms to a minute."""
     import keras
     import tensorflow as tf
 

@@ -39,20 +39,6 @@ def test_outputs_are_from_one_run_without_error_noise_or_a_path(notebook, code_c
         assert not MACHINE_PATH.search(cell.source + printed), name
 
 
-def test_budgets(parts):
-    """A lesson, not a report: what is added has to replace something."""
-    shown = before = 0  # lines; before the first figure
-    path = [cell for part in "123456789" for cell in parts[part]]
-    for cell in path:
-        folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
-        lines = sum(bool(line.strip()) for line in cell.source.splitlines())
-        assert lines <= (45 if folded else 15), cell.id
-        shown += 0 if folded else lines
-        if not before and any("image/png" in out.get("data", {}) for out in cell.outputs):
-            before = shown
-    assert len(path) <= 52 and shown <= 250 and before <= 25
-
-
 def test_side_trips_go_in_any_order(parts):
     """None needs a name that only another one makes."""
     made, taken = {part: set() for part in parts}, {part: set() for part in parts}
@@ -81,7 +67,6 @@ def test_figure_of_the_readme_is_the_notebooks(notebook):
 
 @pytest.mark.parametrize("file", ["README.md", "tests/benchmarks/README.md"])
 def test_results_are_the_measured_ones(file, notebook):
-    """What stands between the marks was written by tests/benchmarks/seeds.py."""
     rows = json.loads(seeds.RESULTS.read_text(encoding="utf-8"))
     text = (ROOT / file).read_text(encoding="utf-8")
     assert seeds.written_anew(text, notebook, rows) == text and "<!-- end -->" in text

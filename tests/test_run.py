@@ -8,8 +8,7 @@ import nbformat
 import pytest
 from notebook_cells import NOTEBOOK, code_cells_by_id, read_notebook
 
-# percent of the test images, lowest and highest, from three seeds
-ONE_EPOCH = {"center": (70, 79), "ten": (71, 81)}
+ONE_EPOCH = {"center": (70, 79), "ten": (71, 81)}  # percent, from three seeds
 GIB = (0.3, 2)  # students have laptops with 8 GiB and a browser open
 TRAININGS = ("fit", "muon-or-sgd", "relu-and-tanh", "saturated", "take-out")
 
@@ -18,10 +17,7 @@ TRAININGS = ("fit", "muon-or-sgd", "relu-and-tanh", "saturated", "take-out")
 def test_without_a_network_all_runs_on_digits_and_again_from_the_end(
     notebook, execute, cache, tmp_path, monkeypatch
 ):
-    """Notebook and console say so. And all figures are shown, though Matplotlib is told Agg.
-
-    A reader goes back to a cell: names that later cells gave anew must not break it.
-    """
+    """Notebook and console say so, figures are shown despite Agg, and cells run again later."""
     monkeypatch.delenv("REQUIRE_CIFAR10", raising=False)
     again = [copy.deepcopy(c) for c in code_cells_by_id(notebook).values() if c.id not in TRAININGS]
     again = [c for c in again if not {"functions", "solution"} & {*c.metadata.get("tags", [])}]
@@ -62,5 +58,4 @@ def test_one_epoch_on_cifar10(execute, monkeypatch, capsys):
     for crops, (low, high) in ONE_EPOCH.items():
         assert low <= float(found[crops]) <= high, crops
     assert GIB[0] < peak <= GIB[1]
-    # a line an epoch, and no log of TensorFlow
     assert done.stderr.count("val_loss") == 1 and "0000 00:00" not in done.stderr

@@ -3,17 +3,10 @@
 import re
 
 import pytest
-from notebook_cells import NOTEBOOK, REQUIREMENTS
+from notebook_cells import NOTEBOOK
 
 ROOT = NOTEBOOK.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-
-
-def test_constraints_have_the_versions_of_the_requirements():
-    """Users, CI and workflows install the same, with all that the packages need."""
-    required = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-    constraints = (ROOT / ".github" / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    assert {line for line in required if "==" in line} <= {*constraints}
 
 
 def test_commands_install_packages_of_known_versions():
