@@ -2,8 +2,10 @@
 
 import importlib.util
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -49,6 +51,15 @@ print("FOUND", load_run(model), model.layers[-1].bias.numpy().mean())
 model.layers[-1].bias.assign(np.full(10, 7))
 save_run(model, SimpleNamespace(history={"loss": [7.0]}))
 """
+SAVE = """
+from types import SimpleNamespace
+pixel_mean, pixel_std, RUN_FILE = np.zeros(3), np.ones(3), sys.argv[1]
+model = build_alexnet()
+for mark in range(1000):
+    model.layers[-1].bias.assign(np.full(10, mark))
+    save_run(model, SimpleNamespace(history={"loss": [float(mark)]}))
+    print(mark, flush=True)
+"""
 MEMORY = """
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert abs(load_image("large.jpg") - np.float32([200, 100, 0])).max() < 5
@@ -60,7 +71,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def start(code_cells, tmp_path):
     """A function that starts a program of cells of the notebook and other lines."""
 
-    def run(*parts, python=sys.executable, **settings):
+    def run(*parts, python=sys.executable, argument="", **settings):
         unset = ("SHARED_KERAS_HOME", "CIFAR10_NPZ", "TF_CPP_MIN_LOG_LEVEL", "REQUIRE_CIFAR10")
         unset += ("TF_FORCE_GPU_ALLOW_GROWTH", "XLA_PYTHON_CLIENT_PREALLOCATE")
         environment = {name: value for name, value in os.environ.items() if name not in unset}
@@ -68,7 +79,7 @@ def start(code_cells, tmp_path):
         source = "\n".join(code_cells[p].source if p in code_cells else p for p in parts)
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         options = {"env": environment, "cwd": tmp_path, "encoding": "utf-8"} | streams
-        return subprocess.Popen([python, "-c", source], **options)
+        return subprocess.Popen([python, "-c", source, argument], **options)
 
     return run
 
@@ -204,6 +215,20 @@ def test_a_full_disk_leaves_the_earlier_network(nb, small_model, run_file, capsy
     assert run_file.read_bytes() == before and len(list(run_file.parent.iterdir())) == 1
 
 
+def test_sigkill_leaves_a_whole_run(start, nb, small_model, run_file, monkeypatch):
+    """That of before, or the new one: at three random moments of saving."""
+    cells = [*START, "get-data", "blocks", "build", "muon", "compile", "keep-run"]
+    kernels = {f"run{n}.keras": start(*cells, SAVE, argument=f"run{n}.keras") for n in range(3)}
+    for name, kernel in kernels.items():
+        assert kernel.stdout.readline() == "0\n", kernel.communicate()[1]
+        time.sleep(random.random())
+        kernel.kill()
+        before = int(["0", *kernel.communicate()[0].split()][-1])
+        monkeypatch.setattr(nb, "RUN_FILE", name)
+        (loss,) = nb.load_run(small_model)["loss"]
+        assert loss in (before, before + 1) and (small_model.layers[-1].bias.numpy() == loss).all()
+
+
 @pytest.mark.filterwarnings("error:Skipping variable")  # no red lines
 def test_a_network_with_an_optimizer_of_elsewhere_is_loaded(nb, small_model, run_file):
     small_model.compile(type("Elsewhere", (keras.optimizers.Adam,), {})(), "mse")
@@ -245,7 +270,23 @@ def test_no_trained_network(nb, small_model, run_file, monkeypatch, content, is_
     assert one_sentence(error.value)
 
 
-@pytest.mark.parametrize("moment", ["training", "loading"])
+def test_another_kernel_saves_while_this_one_loads(nb, small_model, run_file, monkeypatch):
+    """Curves and network that are read come from one training run."""
+    load_weights = keras.Model.load_weights
+    for mark in (2, 1):
+        save(nb, small_model, mark)
+        run_file.replace(str(mark))
+    Path("1").replace(run_file)
+
+    def late(model, path, **options):
+        Path("2").replace(run_file)
+        return load_weights(model, path, **options)
+
+    monkeypatch.setattr(keras.Model, "load_weights", late)
+    assert nb.load_run(small_model)["loss"] == [small_model.layers[-1].bias.numpy()[0]]
+
+
+@pytest.mark.parametrize("moment", ["training", "saving", "loading"])
 def test_interruption_leaves_the_first_pair(session, code_cells, run_file, monkeypatch, moment):
     names = session(EPOCHS=1)
     trained, curves, kept = names["trained"], names["curves"], run_file.read_bytes()
@@ -253,6 +294,8 @@ def test_interruption_leaves_the_first_pair(session, code_cells, run_file, monke
     if moment == "training":
         interrupt = keras.callbacks.LambdaCallback(on_train_batch_end=stop)
         monkeypatch.setattr(keras.callbacks, "TerminateOnNaN", lambda: interrupt)
+    if moment == "saving":
+        monkeypatch.setattr(Path, "replace", stop)
     if moment == "loading":
         names["START_TRAINED"] = 1
         monkeypatch.setattr(keras.Model, "load_weights", stop)
@@ -281,6 +324,13 @@ def test_the_central_square_is_taken_upright(nb, tmp_path, monkeypatch, form, mo
     image.convert(mode).save(tmp_path / "my a.jpg", exif=exif)
     small = nb.load_image(form.format(tmp_path))
     assert small.shape == (32, 32, 3) and small[2:14].min() > 230 and small[18:].max() < 25
+
+
+@pytest.mark.parametrize("ending", ["gif", "png", "webp", "tif"])
+def test_of_an_animation_the_first_frame_is_taken(nb, tmp_path, ending):
+    first, second = (Image.new("RGB", (40, 40), color) for color in ("red", "blue"))
+    first.save(tmp_path / f"a.{ending}", save_all=True, append_images=[second])
+    assert abs(nb.load_image(tmp_path / f"a.{ending}").astype(int) - [255, 0, 0]).max() < 5
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

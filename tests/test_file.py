@@ -61,6 +61,29 @@ def test_prose_names_no_number_that_training_moves(notebook, code_cells):
             assert number not in prose, f"{number} from {cell}"
 
 
+def test_what_the_text_says_was_seen_is_in_the_stored_outputs(code_cells):
+    """In the order of the notebook."""
+
+    def percent(name):
+        text = "".join(out.get("text", "") for out in code_cells[name].outputs)
+        return [float(number) for number in re.findall(r"(\d+(?:\.\d+)?)%", text)]
+
+    center, ten, *_ = percent("evaluate")
+    network, pixels = percent("find-neighbors")
+    assert ten - center > 1 and 89 < ten < 93 and network > 50 > pixels  # "about nine of ten"
+    muon, sgd = percent("muon-or-sgd")
+    rows = re.findall(r"(\d+)% at", code_cells["relu-and-tanh"].outputs[0].text)
+    relu, tanh, small_relu, small_tanh = (rows[n : n + 4] for n in range(0, 16, 4))
+    assert muon - sgd > 10 and relu[3] == "90"  # at the largest rate: pure guessing
+    assert 30 < int(min(relu)) < int(min(tanh)) < int(min(small_tanh)) < int(min(small_relu))
+    saturated = percent("saturated")  # an error and three layers, four times
+    assert max(saturated[5:8]) < 30 and min(saturated[13:]) > 80
+    center, two, ten = percent("solution-4")
+    assert two - center > 0.3 * (ten - center) > 0  # "a large part of what ten bring"
+    before, right, after, _ = percent("solution-5")
+    assert abs(after - right) < 3 < right - before  # modest, and close together
+
+
 def test_figure_of_the_readme_is_the_notebooks(notebook):
     assert (ROOT / ".github" / "networks.png").read_bytes() == seeds.figure(notebook)
 
