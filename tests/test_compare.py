@@ -24,7 +24,7 @@ def printed(old, new):
     def change(cell):
         for output in cell.outputs:
             output.text, count = re.subn(old, new, output.text)
-            assert count
+            assert count, "nothing to change: no full training run"
 
     return change
 
