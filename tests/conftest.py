@@ -23,20 +23,12 @@ with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory() 
     import keras
 
 
-WATCH_DATA = f"""
-exec("import sys; sys.path.append({str(Path(__file__).parent)!r}); "
-    "from notebook_cells import watch_data; watch_data()", {{}})
-"""
-
-
 class NotebookRun:
     """A plugin of its own, since hooks in this file see only the tests beside it."""
 
     def pytest_runtest_setup(self, item):
-        """Has data checked that reach Keras; compares no output of CIFAR-10 after digits."""
+        """Compares no output of CIFAR-10 after digits."""
         cell = getattr(item, "cell", {})
-        if cell.get("id") == "imports":
-            cell.source += WATCH_DATA
         if "cifar10" in cell.get("metadata", {}).get("tags", []):
             before = [other for other in item.session.items if other.parent is item.parent]
             outputs = [out for other in before for out in other.test_outputs or []]

@@ -1,7 +1,6 @@
 """The notebook's own cells, for the tests and the benchmarks: no code stands twice."""
 
 import ast
-import functools
 import hashlib
 import json
 import os
@@ -63,29 +62,3 @@ def fingerprint(notebook, requirements=None):
         outputs.append([{**out, "execution_count": None} for out in cell.outputs])
     text = json.dumps([code, outputs, pins], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def watch_data():
-    """Has all that reaches fit, predict, or evaluate checked: its end must not wait for the
-    next tick of tf.data's autotuner, whose period doubles from 10 ms to a minute."""
-    import keras
-    import tensorflow as tf
-
-    def check(data):
-        if isinstance(data, tf.data.Dataset):
-            good = data.options().autotune.enabled is False
-        else:  # arrays, of which few take less than a second
-            good = data is None or len(data[0] if isinstance(data, tuple) else data) <= 300
-        assert good, "data that make_batches did not make: its end can wait for the autotuner"
-
-    def watched(call):
-        @functools.wraps(call)
-        def checked(model, x=None, *others, **named):
-            check(x)
-            check(named.get("validation_data"))
-            return call(model, x, *others, **named)
-
-        return checked
-
-    for name in ("fit", "predict", "evaluate"):
-        setattr(keras.Model, name, watched(getattr(keras.Model, name)))

@@ -1,11 +1,12 @@
 """Crops, mirror images, batches: what the network gets to see."""
 
+import ast
+import re
 import time
 
 import keras
 import numpy as np
 import pytest
-from notebook_cells import watch_data
 
 
 def views(image):
@@ -81,56 +82,41 @@ def test_split_is_stratified_disjoint_and_reproducible(run_cell, labels):
     assert list(np.bincount(names["y_val"])) == [3] * 10
 
 
-@pytest.fixture
-def tiny_model():
-    """A network that takes next to no time."""
-    pool, dense = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)
-    model = keras.Sequential([keras.Input((28, 28, 3)), pool, dense])
-    model.compile("sgd", "mse")
-    return model
-
-
-def test_data_whose_end_would_wait_are_found(nb, tiny_model, images, labels, monkeypatch):
-    """As in the notebook's kernel: see conftest.py. And make_batches makes none."""
-    for name in ("fit", "evaluate", "predict"):
-        monkeypatch.setattr(keras.Model, name, getattr(keras.Model, name))
-    watch_data()
-    training, crops = nb.make_batches(images, labels, seed=1), nb.center_crop(images)
-    validation = nb.make_batches(crops, labels)
-    tiny_model.fit(training, validation_data=validation, shuffle=False, verbose=0)
-    tiny_model.predict(nb.make_batches(crops), verbose=0)
-    many, bad = np.zeros((301, 28, 28, 3)), nb.tf.data.Dataset.from_tensor_slices(crops).batch(9)
-    for call in (tiny_model.fit, tiny_model.evaluate, tiny_model.predict):
-        for options in ({"x": bad}, {"x": many}, {"validation_data": bad}):
-            with pytest.raises(AssertionError, match="make_batches"):
-                call(**options, verbose=0)
-
-
-class Pace(keras.callbacks.Callback):
-    """Ten batches a second, on any machine; notes the end of the first and of the last."""
-
-    start = None
-
-    def on_batch(self, batch, logs=None):
-        self.start = self.start or time.monotonic()
-        time.sleep(max(0, self.start + batch / 10 - time.monotonic()))
-        self.end = time.monotonic()
-
-    on_train_batch_end = on_test_batch_end = on_predict_batch_end = on_batch
+def test_all_that_reaches_keras_comes_from_make_batches(nb, code_cells, images):
+    """Else its end could wait for tf.data's autotuner. A few images may go in as they are."""
+    assert nb.make_batches(images).options().autotune.enabled is False
+    good, found = {"center_crop(x_val[:250])", "crop"}, []
+    for node in (n for cell in code_cells.values() for n in ast.walk(ast.parse(cell.source))):
+        if isinstance(node, ast.Assign) and "make_batches(" in ast.unparse(node.value)[:13]:
+            good.add(ast.unparse(node.targets[0]))
+        call = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if re.fullmatch(r"(?!ImageOps)\w+\.(fit|predict|evaluate)", call):
+            found += map(ast.unparse, node.args)
+        if isinstance(node, ast.Dict) and "'validation_data'" in map(ast.unparse, node.keys):
+            found.append(ast.unparse(node.values[0]))
+    assert len(found) > 8
+    for source in found:
+        assert source in good or source.startswith("make_batches("), source
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", ["fit", "evaluate", "predict"])
-def test_call_returns_soon_after_its_last_batch(nb, tiny_model, monkeypatch, call):
+def test_fit_returns_soon_after_its_last_batch(nb, monkeypatch):
     """Five times in a row. The autotuner's ticks would be at 5.1 and 10.2 seconds."""
     monkeypatch.setattr(nb, "BATCH_SIZE", 10)
-    images, labels = np.zeros((650, 32, 32, 3), "uint8"), np.arange(650) % 10
-    crops = nb.center_crop(images)
-    data = {"fit": (images, labels, 1), "evaluate": (crops, labels), "predict": (crops,)}
+    pool, dense, ends = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10), []
+    model = keras.Sequential([keras.Input((28, 28, 3)), pool, dense])
+    model.compile("sgd", "mse")
+    data = nb.make_batches(np.zeros((650, 32, 32, 3), "uint8"), np.arange(650) % 10, seed=1)
+
+    def note(batch, logs):
+        time.sleep(0.1)
+        ends.append(time.monotonic())
+
     for _ in range(5):
-        pace = Pace()
-        getattr(tiny_model, call)(nb.make_batches(*data[call]), callbacks=[pace], verbose=0)
-        late, took = time.monotonic() - pace.end, pace.end - pace.start
+        start = time.monotonic()
+        pace = keras.callbacks.LambdaCallback(on_train_batch_end=note)
+        model.fit(data, callbacks=[pace], verbose=0)
+        late, took = time.monotonic() - ends[-1], ends[-1] - start
         assert took >= 6 and late < took / 5, f"{late:.1f} s late after {took:.1f} s"
 
 
