@@ -11,13 +11,6 @@ compare = runpy.run_path(str(NOTEBOOK.parent / ".ci" / "compare.py"))
 rows = compare["tolerances"]()
 
 
-def changed(notebook, cell, change):
-    """Returns what differs from the stored run if a cell's outputs are changed."""
-    other = copy.deepcopy(notebook)
-    change(code_cells_by_id(other)[cell])
-    return compare["differences"](notebook, other, rows)
-
-
 def printed(old, new):
     """A change of what a cell printed; there must be something to change."""
 
@@ -46,7 +39,9 @@ for bad in ("10.0%", "99.9%"):
 
 @pytest.mark.parametrize(("cell", "change"), WRONG)
 def test_another_output_or_a_bad_training_is_found(notebook, cell, change):
-    assert changed(notebook, cell, change)
+    other = copy.deepcopy(notebook)
+    change(code_cells_by_id(other)[cell])
+    assert compare["differences"](notebook, other, rows)
 
 
 def test_each_tolerance_holds_a_stored_output(code_cells):

@@ -2,10 +2,8 @@
 
 import importlib.util
 import os
-import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -52,20 +50,11 @@ print("FOUND", load_run(model), model.layers[-1].bias.numpy().mean())
 model.layers[-1].bias.assign(np.full(10, 7))
 save_run(model, SimpleNamespace(history={"loss": [7.0]}))
 """
-SAVE = """
-from types import SimpleNamespace
-pixel_mean, pixel_std, RUN_FILE = np.zeros(3), np.ones(3), sys.argv[1]
-model = build_alexnet()
-for mark in range(1000):
-    model.layers[-1].bias.assign(np.full(10, mark))
-    save_run(model, SimpleNamespace(history={"loss": [float(mark)]}))
-    print(mark, flush=True)
-"""
 MEMORY = """
-import os
+import os, resource
 os.fork() and (os.wait(), os._exit(0))  # else the peak would start at that of the tests
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert abs(load_image("large.jpg") - np.float32([200, 100, 0])).max() < 5
+assert abs(load_image("large.jpg") - 150.0).max() < 5
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -218,20 +207,6 @@ def test_a_full_disk_leaves_the_earlier_network(nb, small_model, run_file, capsy
     assert run_file.read_bytes() == before and len(list(run_file.parent.iterdir())) == 1
 
 
-def test_sigkill_leaves_a_whole_run(start, nb, small_model, run_file, monkeypatch):
-    """That of before, or the new one: at three random moments of saving."""
-    cells = [*START, "get-data", "blocks", "build", "muon", "compile", "keep-run"]
-    kernels = {f"run{n}.keras": start(*cells, SAVE, argument=f"run{n}.keras") for n in range(3)}
-    for name, kernel in kernels.items():
-        assert kernel.stdout.readline() == "0\n", kernel.communicate()[1]
-        time.sleep(random.random())
-        kernel.kill()
-        before = int(["0", *kernel.communicate()[0].split()][-1])
-        monkeypatch.setattr(nb, "RUN_FILE", name)
-        (loss,) = nb.load_run(small_model)["loss"]
-        assert loss in (before, before + 1) and (small_model.layers[-1].bias.numpy() == loss).all()
-
-
 @pytest.mark.filterwarnings("error:Skipping variable")  # no red lines
 def test_a_network_with_an_optimizer_of_elsewhere_is_loaded(nb, small_model, run_file):
     small_model.compile(type("Elsewhere", (keras.optimizers.Adam,), {})(), "mse")
@@ -291,7 +266,7 @@ def test_another_kernel_saves_while_this_one_loads(nb, small_model, run_file, mo
     assert nb.load_run(small_model)["loss"] == [small_model.layers[-1].bias.numpy()[0]]
 
 
-@pytest.mark.parametrize("moment", ["training", "saving", "loading"])
+@pytest.mark.parametrize("moment", ["training", "saving"])
 def test_interruption_leaves_the_first_pair(session, code_cells, run_file, monkeypatch, moment):
     names = session(EPOCHS=1)
     trained, curves, kept = names["trained"], names["curves"], run_file.read_bytes()
@@ -301,9 +276,6 @@ def test_interruption_leaves_the_first_pair(session, code_cells, run_file, monke
         monkeypatch.setattr(keras.callbacks, "TerminateOnNaN", lambda: interrupt)
     if moment == "saving":
         monkeypatch.setattr(Path, "replace", stop)
-    if moment == "loading":
-        names["START_TRAINED"] = 1
-        monkeypatch.setattr(keras.Model, "load_weights", stop)
     with pytest.raises(KeyboardInterrupt):
         exec(code_cells["fit"].source, names)
     assert names["trained"] is trained and names["curves"] is curves
@@ -361,9 +333,10 @@ def test_deep_images_are_scaled(nb, tmp_path, name):
 
 
 @unix
-def test_a_photograph_of_108_megapixels_needs_little_memory(start, tmp_path):
-    Image.new("RGB", (12000, 9000), (200, 100, 0)).save(tmp_path / "large.jpg")
-    imports = "import numpy as np, resource\nfrom pathlib import Path\nfrom sklearn import datasets"
+@pytest.mark.parametrize("size", [(12000, 9000), (16000, 12500)])
+def test_a_photograph_of_108_or_200_megapixels_needs_little_memory(start, tmp_path, size):
+    Image.new("L", size, 150).save(tmp_path / "large.jpg")
+    imports = "import numpy as np\nfrom pathlib import Path\nfrom sklearn import datasets"
     out, error = start(imports, "load-image", MEMORY).communicate()
     assert out and int(out) * (1 if sys.platform == "darwin" else 1024) < 0.3e9, error
 

@@ -14,19 +14,6 @@ ROOT = NOTEBOOK.parent
 MACHINE_PATH = re.compile(r"/(home|root|tmp|work|Users|content)/|site-packages|[A-Z]:\\")
 
 
-@pytest.fixture(scope="session")
-def parts(notebook):
-    """The code cells of each part: "1" to "9" with "While it trains", "A" to "F"."""
-    part, found = "1", {}
-    for cell in notebook.cells:
-        if heading := re.match(r"## (\w)\. ", cell.source):
-            part = heading[1]
-        if cell.cell_type == "code":
-            found.setdefault(part, []).append(cell)
-    assert [*found] == [*"123456789ABCDEF"]
-    return found
-
-
 def test_outputs_are_from_one_run_without_error_noise_or_a_path(notebook, code_cells):
     nbformat.validate(notebook)
     assert NOTEBOOK.stat().st_size < 3 * 2**20
@@ -39,15 +26,19 @@ def test_outputs_are_from_one_run_without_error_noise_or_a_path(notebook, code_c
         assert not MACHINE_PATH.search(cell.source + printed), name
 
 
-def test_side_trips_go_in_any_order(parts):
-    """None needs a name that only another one makes."""
-    made, taken = {part: set() for part in parts}, {part: set() for part in parts}
-    for part, cells in parts.items():
-        for node in (node for cell in cells for node in ast.walk(ast.parse(cell.source))):
+def test_side_trips_go_in_any_order(notebook):
+    """None needs a name that only another one makes: in each, cells of the path are known."""
+    part, made, taken = "1", {}, {}
+    for cell in notebook.cells:
+        part = (re.match(r"## (\w)\. ", cell.source) or [0, part])[1]
+        for node in ast.walk(ast.parse(cell.source if cell.cell_type == "code" else "")):
             if isinstance(node, ast.Name):
-                (taken if isinstance(node.ctx, ast.Load) else made)[part].add(node.id)
+                (taken if isinstance(node.ctx, ast.Load) else made).setdefault(part, set()).add(
+                    node.id
+                )
             elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.alias):
-                made[part].add(node.name)
+                made.setdefault(part, set()).add(node.name)
+    assert [*made] == [*"123456789ABCDEF"]
     for part in "ABCDEF":
         known = made[part].union(*(made[other] for other in "123456789"))
         elsewhere = set().union(*(made[other] for other in "ABCDEF")) - known
