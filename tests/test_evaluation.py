@@ -128,7 +128,7 @@ def test_neighbors_and_their_frames(nb, run_cell, small_model, drawn, images, la
     for n, (image, title, frame) in enumerate(tiles(drawn[0])):
         if n % 6 == 0:
             label = known[image.tobytes()]
-            assert title == f"{nb.class_names[label]},\nby {('network', 'pixels')[n // 6 % 2]}"
+            assert title == f"{nb.class_names[label]},\nby {('pixels', 'network')[n // 6 % 2]}"
         else:
             same = known[image.tobytes()] == label
             assert (title, frame) == (("✓", to_hex("C0")) if same else ("✗", to_hex("C1")))

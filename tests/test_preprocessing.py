@@ -73,11 +73,11 @@ def test_without_a_seed_all_is_as_given_and_in_order(nb, images, labels):
 
 
 def test_split_is_stratified_disjoint_and_reproducible(run_cell, labels):
-    numbers = np.arange(300)
+    numbers = np.arange(300)[:, None, None, None]  # as if they were images
     sets = {"x_all": numbers, "y_all": labels, "x_test": numbers}
     names, again = run_cell("split", **sets), run_cell("split", **sets)
-    train, val = names["x_train"], names["x_val"]
-    assert sorted([*train, *val]) == list(range(300)) and (again["x_val"] == val).all()
+    train, val = names["x_train"].ravel(), names["x_val"].ravel()
+    assert sorted([*train, *val]) == list(range(300)) and (again["x_val"].ravel() == val).all()
     assert (labels[train] == names["y_train"]).all() and (labels[val] == names["y_val"]).all()
     assert list(np.bincount(names["y_val"])) == [3] * 10
 
@@ -120,10 +120,11 @@ def test_fit_returns_soon_after_its_last_batch(nb, monkeypatch):
         assert took >= 6 and late < took / 5, f"{late:.1f} s late after {took:.1f} s"
 
 
-def test_pixels_are_measured_on_training_images_for_each_color(run_cell, small_model, images):
-    """And the network's first layer brings them to mean 0 and spread 1."""
-    part = images // np.array([1, 2, 4], "uint8")
-    names = run_cell("pixels", x_train=part)
+def test_pixels_are_measured_on_training_images(run_cell, small_model, images, labels):
+    """For each color. And the network's first layer brings them to mean 0 and spread 1."""
+    dark = images // np.array([1, 2, 4], "uint8")
+    names = run_cell("split", x_all=dark, y_all=labels, x_test=images)
+    part = names["x_train"]
     np.testing.assert_allclose(names["pixel_mean"], part[::10].mean((0, 1, 2)))
     np.testing.assert_allclose(names["pixel_std"], part[::10].std((0, 1, 2)))
     normal = np.array(small_model.layers[0](images))

@@ -46,7 +46,7 @@ def load():
     os.environ.setdefault("REQUIRE_CIFAR10", "1")
     nb, cells = functions(), code_cells_by_id(read_notebook())
     with contextlib.chdir(ROOT):  # the notebook's paths start there
-        for name in ("load", "identify", "split", "pixels"):
+        for name in ("load", "identify", "split"):
             exec(cells[name].source, vars(nb))
     return nb
 
