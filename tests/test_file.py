@@ -60,6 +60,8 @@ def test_what_the_text_says_was_seen_is_in_the_stored_outputs(code_cells):
         return [float(number) for number in re.findall(r"(\d+(?:\.\d+)?)%", text)]
 
     center, ten, *_ = percent("evaluate")
+    losses = re.findall(r"val_loss: ([\d.]+)", code_cells["fit"].outputs[0].text)
+    assert losses[-1] == min(losses), "the text says that the validation loss falls to the end"
     pixels, network = percent("find-neighbors")
     good = ten - center > 1 and 89 < ten < 93 and network > 50 > pixels  # "about nine of ten"
     assert good, "no full training run, or the text is wrong"
