@@ -266,7 +266,7 @@ def test_another_kernel_saves_while_this_one_loads(nb, small_model, run_file, mo
     assert nb.load_run(small_model)["loss"] == [small_model.layers[-1].bias.numpy()[0]]
 
 
-@pytest.mark.parametrize("moment", ["training", "saving"])
+@pytest.mark.parametrize("moment", ["training", "saving", "loading"])
 def test_interruption_leaves_the_first_pair(session, code_cells, run_file, monkeypatch, moment):
     names = session(EPOCHS=1)
     trained, curves, kept = names["trained"], names["curves"], run_file.read_bytes()
@@ -276,6 +276,9 @@ def test_interruption_leaves_the_first_pair(session, code_cells, run_file, monke
         monkeypatch.setattr(keras.callbacks, "TerminateOnNaN", lambda: interrupt)
     if moment == "saving":
         monkeypatch.setattr(Path, "replace", stop)
+    if moment == "loading":
+        names["START_TRAINED"] = 1
+        monkeypatch.setattr(keras.Model, "load_weights", stop)
     with pytest.raises(KeyboardInterrupt):
         exec(code_cells["fit"].source, names)
     assert names["trained"] is trained and names["curves"] is curves

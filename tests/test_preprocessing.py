@@ -92,8 +92,14 @@ def test_all_that_reaches_keras_comes_from_make_batches(nb, code_cells, images):
         call = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
         if re.fullmatch(r"(?!ImageOps)\w+\.(fit|predict|evaluate)", call):
             found += map(ast.unparse, node.args)
-        if isinstance(node, ast.Dict) and "'validation_data'" in map(ast.unparse, node.keys):
-            found.append(ast.unparse(node.values[0]))
+            found += [
+                ast.unparse(k.value) for k in node.keywords if k.arg in ("x", "validation_data")
+            ]
+        if isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values)
+            found += [
+                ast.unparse(v) for k, v in pairs if getattr(k, "value", 0) == "validation_data"
+            ]
     assert len(found) > 8
     for source in found:
         assert source in good or source.startswith("make_batches("), source
