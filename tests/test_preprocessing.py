@@ -86,20 +86,17 @@ def test_all_that_reaches_keras_comes_from_make_batches(nb, code_cells, images):
     """Else its end could wait for tf.data's autotuner. A few images may go in as they are."""
     assert nb.make_batches(images).options().autotune.enabled is False
     good, found = {"center_crop(x_val[:250])", "crop"}, []
+    names = ("x", "validation_data")
     for node in (n for cell in code_cells.values() for n in ast.walk(ast.parse(cell.source))):
         if isinstance(node, ast.Assign) and "make_batches(" in ast.unparse(node.value)[:13]:
             good.add(ast.unparse(node.targets[0]))
         call = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
         if re.fullmatch(r"(?!ImageOps)\w+\.(fit|predict|evaluate)", call):
             found += map(ast.unparse, node.args)
-            found += [
-                ast.unparse(k.value) for k in node.keywords if k.arg in ("x", "validation_data")
-            ]
+            found += [ast.unparse(k.value) for k in node.keywords if k.arg in names]
         if isinstance(node, ast.Dict):
             pairs = zip(node.keys, node.values)
-            found += [
-                ast.unparse(v) for k, v in pairs if getattr(k, "value", 0) == "validation_data"
-            ]
+            found += [ast.unparse(v) for k, v in pairs if getattr(k, "value", 0) in names]
     assert len(found) > 8
     for source in found:
         assert source in good or source.startswith("make_batches("), source
