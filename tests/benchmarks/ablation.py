@@ -242,11 +242,10 @@ def table(rows):
 
 
 def for_notebook(rows):
-    """Returns {arm: [points lost, standard error]} at the center, the largest loss last."""
+    """Returns {arm, up to its comma: [points lost, standard error]} at the center, largest last."""
     lost = {}
     for arm, (change, error) in reversed(effects(rows, "center").items()):
-        paper = f" (paper lost {PAPER[arm]})" if arm in PAPER else ""
-        lost[arm + paper] = [round(-change, 3), round(error, 3)]
+        lost[arm.split(",")[0]] = [round(-change, 3), round(error, 3)]
     return lost
 
 
