@@ -48,10 +48,10 @@ def test_accuracies_and_their_interval(nb, run_cell, images, labels, capsys):
         found = 3 if (crops == nb.center_crop(images)).all() else 4
         return np.tile(np.eye(10)[found] * 0.5 + 0.05, (len(crops), 1))
 
-    data = {"x_test": images, "y_test": np.where(labels == 5, 4, labels), "is_cifar10": True}
+    data = {"x_test": images, "y_test": np.where(labels == 5, 4, labels), "data_name": "CIFAR-10"}
     names = run_cell("evaluate", trained=SimpleNamespace(predict=predict), **data)
     printed = capsys.readouterr().out
-    assert "center crop: 10.0%" in printed
+    assert "data: CIFAR-10" in printed and "center crop: 10.0%" in printed
     assert "ten crops: 20.0% (95% interval 15.5% to 24.5%)" in printed
     assert names["center_predicted"].tolist() == 300 * [3]
     assert names["predicted"].tolist() == 300 * [4]
